@@ -1,0 +1,1 @@
+"""One room a method: its network, its training objective, its stylize."""
