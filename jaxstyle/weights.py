@@ -1,0 +1,532 @@
+"""Pretrained parameters of perceptual networks: embedded, cached, fetched, converted.
+
+Parameters are plain NumPy arrays by name, so that nothing here needs JAX. No file that could run
+code is ever read: pickles are refused by their suffix, and NumPy archives by what is in them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxstyle.config import FEATURE_SCALES
+from jaxstyle.errors import UserError
+
+PADDINGS = ("zero", "reflect", "replicate")
+
+# No VGG without its dense layers comes near it; it keeps a wrong file from filling the memory.
+_LARGEST_FILE = 2**30
+
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
+_TENSOR = re.compile(r"(preprocess|conv[1-5]_[1-9]|conv[1-5]_1_to_vgg)/(kernel|bias)")
+_KERAS_LAYER = re.compile(r"(?:^|/)block([1-5])_conv([1-9])/")
+
+
+class Weights(NamedTuple):
+    """Parameters of a perceptual network and what must be known to use them.
+
+    Attributes:
+        name: `lite`, `vgg19`, `vgg16`, or the stem of the file's name.
+        params: float32 arrays: `<layer>/kernel` [height, width, inputs, outputs] and
+            `<layer>/bias` [outputs]. The layers are `preprocess`, a 1x1 convolution from RGB in
+            [0, 1] to what the network eats; `convK_J`, 3x3; and, in compact networks,
+            `convK_1_to_vgg`, 1x1, from reluK_1 to the channels of the network it imitates.
+        padding: how each 3x3 convolution is padded: `zero`, `reflect` or `replicate`.
+        scale: scale of the activations, which decides what a loss weight means: `oxford` (BGR,
+            0-255 minus mean), `torchvision` (RGB, standardised) or `normalized` (mean activation
+            of each channel near 1).
+        source: whose parameters they are, for the metadata of what is made with them.
+        sha256: of the file, in hexadecimal; empty for parameters that come from no file.
+    """
+
+    name: str
+    params: dict[str, np.ndarray]
+    padding: str
+    scale: str
+    source: str
+    sha256: str
+
+
+class Published(NamedTuple):
+    """A file of parameters that others publish."""
+
+    file: str  # its name, in the cache too
+    url: str
+    md5: str
+    size: int  # bytes, about
+    what: str
+    licence: str
+
+
+class Listed(NamedTuple):
+    """A row of `list_weights`: what can be loaded by `name`."""
+
+    name: str
+    state: str  # "embedded", "not embedded", "cached" or "not fetched"
+    size: int | None  # bytes; about, where the file is not at hand; None where unknown
+    licence: str
+    path: str  # where the file lies, or would
+    what: str
+
+
+def _oxford(name: str, title: str, md5: str, size: int) -> Published:
+    file = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    return Published(
+        file=file,
+        url=f"https://storage.googleapis.com/tensorflow/keras-applications/{name}/{file}",
+        md5=md5,
+        size=size,
+        what=f"{title} of Simonyan and Zisserman (Oxford), as Keras publishes it",
+        licence="CC BY 4.0",
+    )
+
+
+REGISTRY: dict[str, Published] = {
+    "vgg19": _oxford("vgg19", "VGG-19", "253f8cb515780f3b799900260a226db6", 80_000_000),
+    "vgg16": _oxford("vgg16", "VGG-16", "6d6bbae143d832006294945121d1f1fc", 59_000_000),
+}
+
+_LITE = "a narrow VGG-19 that comes with jaxstyle"
+
+
+# What is at hand
+
+
+def cache_folder() -> Path:
+    """Folder of the fetched files, which need not exist: `weights` in `JAXSTYLE_CACHE_DIR`.
+
+    Without that variable it is in the platform's cache folder of the user.
+    """
+    if chosen := os.environ.get("JAXSTYLE_CACHE_DIR"):
+        return Path(chosen).expanduser() / "weights"
+    import platformdirs
+
+    return platformdirs.user_cache_path("jaxstyle") / "weights"
+
+
+def load(spec: str | os.PathLike[str]) -> Weights:
+    """Reads the parameters of a perceptual network.
+
+    Args:
+        spec: `lite` (embedded), `vgg19` or `vgg16` (fetched before), or a file: `.safetensors` or
+            `.npz` with the names of `Weights.params`, or `.h5`/`.hdf5` as Keras writes VGG-16 and
+            VGG-19, whose dense layers are left out. A name goes before a file of the same name.
+
+    Returns:
+        The parameters as float32, checked: names, shapes from layer to layer, and finite values.
+        A safetensors file may state `padding`, `scale` and `source` in its metadata; without it,
+        and for `.npz`, padding is `reflect` and scale `normalized`, as for the encoders of AdaIN
+        and WCT. Keras files are padded with zeros and of the Oxford scale.
+
+    Raises:
+        UserError: The file is missing, damaged, of a kind that could run code, or not a VGG.
+    """
+    if isinstance(spec, str):
+        if spec == "lite":
+            return _load_embedded()
+        if spec in REGISTRY:
+            return _load_cached(spec)
+    path = Path(spec).expanduser()
+    suffix = path.suffix.lower()
+    if suffix in _PICKLES:
+        raise UserError(
+            f"{path}: {suffix} files can run code when they are read, so they are refused: convert "
+            "it to .safetensors with tensors <layer>/kernel (height, width, inputs, outputs) and "
+            "<layer>/bias"
+        )
+    if suffix not in _READERS and not path.exists():
+        names = ["lite", *REGISTRY]
+        near = difflib.get_close_matches(str(spec), names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"no features {str(spec)!r}: neither {', '.join(names)} nor a file{hint}")
+    if suffix not in _READERS and path.is_file():
+        raise UserError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
+    return _parse(path.stem, str(path), suffix, _read_bytes(path), source=path.name)
+
+
+def default_spec() -> str:
+    """Name of the features to use when none were asked for: the first that is at hand.
+
+    Returns:
+        `lite` if it is embedded, else `vgg19` or `vgg16` if it has been fetched.
+
+    Raises:
+        UserError: Nothing is at hand.
+    """
+    if _embedded().is_file():
+        return "lite"
+    for name, published in REGISTRY.items():
+        if (cache_folder() / published.file).is_file():
+            return name
+    raise UserError(
+        "no features at hand: run `jaxstyle weights fetch vgg19` (about "
+        f"{REGISTRY['vgg19'].size / 1e6:.0f} MB), or pass --features FILE"
+    )
+
+
+def list_weights() -> list[Listed]:
+    """What can be loaded by name, and whether it is at hand. Hashes are left to `load`."""
+    lite = _embedded()
+    here = lite.is_file()
+    size = len(lite.read_bytes()) if here else None
+    state = "embedded" if here else "not embedded"
+    rows = [Listed("lite", state, size, "Apache-2.0", str(lite), _LITE)]
+    for name, published in REGISTRY.items():
+        path = cache_folder() / published.file
+        here = path.is_file()
+        size = path.stat().st_size if here else published.size
+        state = "cached" if here else "not fetched"
+        rows.append(Listed(name, state, size, published.licence, str(path), published.what))
+    return rows
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """Downloads a published file into the cache, unless it is there already.
+
+    Args:
+        name: `vgg19` or `vgg16`.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        The file, whose hash has been checked.
+
+    Raises:
+        UserError: Unknown name, no network, no place to write, or a wrong hash.
+    """
+    if name == "lite":
+        raise UserError("lite is not fetched: it comes with jaxstyle or not at all")
+    if name not in REGISTRY:
+        raise UserError(f"cannot fetch {name!r}: expected one of {', '.join(REGISTRY)}")
+    import pooch
+
+    published, folder = REGISTRY[name], cache_folder()
+    by_hand = f"get {published.file} ({published.url}) elsewhere and put it into {folder}"
+    pooch.get_logger().setLevel("WARNING")  # the command itself says what it does
+    try:
+        # Private: whoever can write here chooses what is computed with.
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        pooch.retrieve(
+            published.url,
+            known_hash=f"md5:{published.md5}",
+            fname=published.file,
+            path=folder,
+            progressbar=progress,
+        )
+    except OSError as error:  # those of requests, too, are OSErrors
+        raise UserError(f"cannot fetch {name}: {_reason(error)}; {by_hand}") from error
+    except ValueError as error:  # pooch keeps nothing of what it then downloaded
+        raise UserError(
+            f"cannot fetch {name}: what {published.url} sent is not the published file (its MD5 "
+            f"is not {published.md5}); try again, or {by_hand}"
+        ) from error
+    return folder / published.file
+
+
+def save(path: str | os.PathLike[str], weights: Weights) -> None:
+    """Writes parameters as safetensors, with padding, scale and source in its metadata.
+
+    Equal weights give equal bytes. The file is written beside its target and renamed.
+
+    Args:
+        path: the file, which ends in `.safetensors`; one that exists is replaced.
+        weights: what `load` is to give back, but for `name` and `sha256`.
+
+    Raises:
+        ValueError: The parameters are not those of a VGG, or padding or scale is unknown.
+        UserError: The name ends otherwise, or the file cannot be written.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        raise UserError(f"{path}: expected a name that ends in .safetensors")
+    metadata = {"padding": weights.padding, "scale": weights.scale, "source": weights.source}
+    _check_metadata(metadata)
+    _check_params(weights.params)
+    arrays = {key: np.ascontiguousarray(_float32(key, x)) for key, x in weights.params.items()}
+    data = to_bytes(arrays)
+    # The library writes metadata in an order that changes from run to run, hence this one.
+    size = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps({"__metadata__": metadata, **json.loads(data[8:size])}, separators=(",", ":"))
+    header = text.encode() + b" " * (-len(text.encode()) % 8)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        try:
+            partial.write_bytes(len(header).to_bytes(8, "little") + header + data[size:])
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Weights:
+    """Reads what `load` reads and writes it as safetensors; returns what it read.
+
+    Raises:
+        UserError: As `load` and `save`.
+    """
+    weights = load(source)
+    save(target, weights)
+    return weights
+
+
+# From files to bytes
+
+
+def _embedded() -> Traversable:
+    return resources.files("jaxstyle") / "assets" / "lite.safetensors"
+
+
+def _load_embedded() -> Weights:
+    file = _embedded()
+    if not file.is_file():
+        raise UserError(
+            "the embedded features `lite` are not part of this build: run `jaxstyle weights fetch "
+            "vgg19` and use --features vgg19, or pass --features FILE"
+        )
+    return _parse("lite", "lite", ".safetensors", file.read_bytes(), source=f"lite, {_LITE}")
+
+
+def _load_cached(name: str) -> Weights:
+    published = REGISTRY[name]
+    path = cache_folder() / published.file
+    again = f"run `jaxstyle weights fetch {name}`, or put {published.file} into {path.parent}"
+    if not path.is_file():
+        raise UserError(f"{name} has not been fetched: {again}")
+    data = _read_bytes(path)
+    # Always, because a file may have been put there by hand.
+    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if found != published.md5:
+        raise UserError(
+            f"{path} is not the published file: expected MD5 {published.md5}, got {found}; {again}"
+        )
+    source = f"{published.what}, {published.licence}"
+    return _parse(name, str(path), path.suffix, data, source=source)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected a file of parameters")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file")
+        if (size := path.stat().st_size) > _LARGEST_FILE:
+            raise UserError(
+                f"{path} has {size} bytes: expected a VGG without dense layers, "
+                f"{_LARGEST_FILE} at most"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong, in a few words: what requests says of it can fill a screen."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        response.close()  # which pooch leaves open when the status is an error
+        return f"HTTP status {response.status_code}"
+    return error.strerror or type(error).__name__
+
+
+# From bytes to arrays. Readers raise ValueError for what they cannot read.
+
+# Besides ValueError, what h5py, zipfile and NumPy raise for files with random bytes changed.
+_DAMAGED = (OSError, EOFError, KeyError, MemoryError, OverflowError, RuntimeError, SyntaxError)
+_DAMAGED += (TypeError,)
+
+_Contents = tuple[dict[str, np.ndarray], dict[str, str]]
+
+
+def _parse(name: str, label: str, suffix: str, data: bytes, *, source: str) -> Weights:
+    """Weights from the bytes of a file; `label` is how errors call it."""
+    try:
+        arrays, stated = _READERS[suffix](data)
+        metadata = {"padding": "reflect", "scale": "normalized", "source": source} | stated
+        _check_metadata(metadata)
+        params = {key: _float32(key, arrays[key]) for key in sorted(arrays)}
+        _check_params(params)
+    except ValueError as error:
+        raise UserError(f"{label}: {' '.join(str(error).split())}") from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    padding, scale, source = (metadata[key] for key in ("padding", "scale", "source"))
+    return Weights(name, params, padding, scale, source, sha256)
+
+
+def _read_safetensors(data: bytes) -> _Contents:
+    import safetensors
+
+    try:
+        tensors = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"not a safetensors file, or a damaged one ({error})") from error
+    arrays = {key: _decode(key, **tensor) for key, tensor in tensors}
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header.get("__metadata__") or {}
+    return arrays, {key: metadata[key] for key in ("padding", "scale", "source") if key in metadata}
+
+
+def _decode(key: str, *, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    if dtype == "BF16":  # the upper half of a float32, which NumPy itself does not know
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+    kinds = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+    if dtype not in kinds:
+        raise ValueError(f"{key} is of type {dtype}: expected F32, F16, BF16 or F64")
+    return np.frombuffer(data, kinds[dtype]).reshape(shape)
+
+
+def _read_npz(data: bytes) -> _Contents:
+    import tokenize
+    import zipfile
+    import zlib
+
+    damaged = (*_DAMAGED, ValueError, tokenize.TokenError, zlib.error)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _LARGEST_FILE:
+                raise ValueError(f"it unpacks to more than {_LARGEST_FILE} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {key: np.asarray(archive[key]) for key in archive.files}, {}
+    except zipfile.BadZipFile as error:
+        raise ValueError("not an .npz file, or a damaged one") from error
+    except damaged as error:
+        raise ValueError(f"cannot be read as arrays ({error})") from error
+
+
+def _read_keras(data: bytes) -> _Contents:
+    """Convolutions of a Keras VGG, old layout or newer, with the weights' own preprocessing."""
+    import h5py
+
+    found: dict[str, list[Any]] = {}
+
+    def collect(path: str, item: object) -> None:
+        match = _KERAS_LAYER.search(path)
+        if match and isinstance(item, h5py.Dataset):
+            found.setdefault(f"conv{match[1]}_{match[2]}", []).append(item)
+
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            # A saved model has its optimiser's state beside its weights, under the same names.
+            root = file.get("model_weights", file)
+            if isinstance(root, h5py.Group):
+                root.visititems(collect)  # follows no link that leads out of the file
+            if not found:
+                raise ValueError("expected groups block1_conv1, block1_conv2, ... of a Keras VGG")
+            arrays = _preprocess_oxford()
+            for layer, datasets in found.items():
+                arrays[f"{layer}/kernel"] = _only(layer, "kernel", 4, datasets)
+                arrays[f"{layer}/bias"] = _only(layer, "bias", 1, datasets)
+    except _DAMAGED as error:
+        raise ValueError(f"not an HDF5 file, or a damaged one ({error})") from error
+    return arrays, {"padding": "zero", "scale": "oxford"}
+
+
+def _only(layer: str, part: str, rank: int, datasets: list[Any]) -> np.ndarray:
+    fitting = [dataset for dataset in datasets if dataset.ndim == rank]
+    if len(fitting) != 1:
+        group = layer.replace("conv", "block").replace("_", "_conv")
+        shapes = ", ".join(str(dataset.shape) for dataset in datasets)
+        raise ValueError(f"{group} has arrays {shapes}: expected one {part}, of rank {rank}")
+    if fitting[0].external or fitting[0].is_virtual:
+        raise ValueError(f"{fitting[0].name} keeps its values in another file")
+    if fitting[0].nbytes > _LARGEST_FILE:
+        raise ValueError(f"{fitting[0].name} has shape {fitting[0].shape}: too large for a VGG")
+    return fitting[0][()]
+
+
+def _preprocess_oxford() -> dict[str, np.ndarray]:
+    """RGB in [0, 1] to BGR in 0-255 minus the mean colour of the training images."""
+    kernel = np.zeros((1, 1, 3, 3), np.float32)
+    kernel[0, 0, [0, 1, 2], [2, 1, 0]] = 255.0
+    bias = -np.array([103.939, 116.779, 123.68], np.float32)
+    return {"preprocess/kernel": kernel, "preprocess/bias": bias}
+
+
+_READERS: dict[str, Callable[[bytes], _Contents]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".h5": _read_keras,
+    ".hdf5": _read_keras,
+}
+
+
+# Checks, which raise ValueError
+
+
+def _float32(key: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f":
+        raise ValueError(f"{key} is of type {array.dtype}: expected floating-point numbers")
+    with np.errstate(over="ignore"):  # infinities are refused, by name, with those of the file
+        array = np.array(array, np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{key} has values that are not finite numbers")
+    return array
+
+
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    for key, choices in (("padding", PADDINGS), ("scale", FEATURE_SCALES)):
+        if metadata[key] not in choices:
+            raise ValueError(f"{key} is {metadata[key]!r}: expected one of {', '.join(choices)}")
+
+
+def _check_params(params: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError unless the tensors make one VGG, from its start to wherever it stops."""
+    for key in sorted(params):
+        if not _TENSOR.fullmatch(key):
+            raise ValueError(
+                f"unknown tensor {key!r}: expected <layer>/kernel and <layer>/bias of preprocess, "
+                "convK_J and convK_1_to_vgg"
+            )
+    layers = sorted({key.split("/")[0] for key in params} | {"preprocess"})
+    for key in (f"{layer}/{part}" for layer in layers for part in ("kernel", "bias")):
+        if key not in params:
+            note = " (it maps RGB in [0, 1] to the network's input)" if "preprocess" in key else ""
+            raise ValueError(f"{key} is missing{note}")
+    for key, expected in (("preprocess/kernel", (1, 1, 3, 3)), ("preprocess/bias", (3,))):
+        if params[key].shape != expected:
+            raise ValueError(f"{key} has shape {params[key].shape}: expected {expected}")
+
+    convs = [layer for layer in layers if re.fullmatch(r"conv\d_\d", layer)]
+    previous, expected = "preprocess", ["conv1_1"]
+    for layer in convs:
+        if layer not in expected:
+            raise ValueError(f"{' or '.join(expected)} is missing: the next layer is {layer}")
+        _check_shapes(params, layer, 3, previous)
+        block, place = int(layer[4]), int(layer[6])
+        previous, expected = layer, [f"conv{block}_{place + 1}", f"conv{block + 1}_1"]
+    if not convs:
+        raise ValueError("conv1_1/kernel is missing: there are no convolutions")
+    for head in (layer for layer in layers if layer.endswith("_to_vgg")):
+        giver = head.removesuffix("_to_vgg")
+        if giver not in convs:
+            raise ValueError(f"{head} is there, but {giver}, which it reads, is missing")
+        _check_shapes(params, head, 1, giver)
+
+
+def _check_shapes(params: Mapping[str, np.ndarray], layer: str, size: int, giver: str) -> None:
+    """Checks a kernel, `size` x `size`, against the layer that feeds it, and its bias."""
+    kernel, bias = params[f"{layer}/kernel"].shape, params[f"{layer}/bias"].shape
+    fed = params[f"{giver}/kernel"].shape
+    if len(kernel) != 4 or kernel[:3] != (size, size, fed[3]) or kernel[3] == 0:
+        raise ValueError(
+            f"{layer}/kernel has shape {kernel}: expected ({size}, {size}, {fed[3]}, outputs), "
+            f"because {giver}/kernel has shape {fed}"
+        )
+    if bias != kernel[3:]:
+        raise ValueError(
+            f"{layer}/bias has shape {bias}: expected {kernel[3:]}, because {layer}/kernel has "
+            f"shape {kernel}"
+        )
