@@ -4,59 +4,282 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 FEATURE_SCALES = ("normalized", "oxford", "torchvision")
 
 
-def _setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    metadata = {"help": help, "choices": choices}
+def _setting(
+    default: Any, help: str, *, choices: tuple[str, ...] | None = None, least: float | None = None
+) -> Any:
+    metadata = {"help": help, "choices": choices, "least": least}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
+_STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+
+def _equal(weight: float) -> dict[str, float]:
+    return dict.fromkeys(_STYLE_LAYERS, weight)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StylizeConfig:
-    """Settings of style transfer by pixel optimisation.
+    """Settings of style transfer by pixel optimisation; the defaults are the default preset.
 
-    The help text of each field is in its metadata; the command line is made from it.
+    The help of each field is in its metadata, and the command line is made from it. Losses are
+    weighted by word, never by letter: the literature's alpha and beta change places.
+
+    Raises:
+        ValueError: a setting is out of range.
     """
 
-    size: int = _setting(512, "longer side of the picture, in pixels")
+    size: int = _setting(512, "longer side of the picture, in pixels", least=1)
     style_scale: float = _setting(
-        1.0, "size of the styles relative to the picture: larger gives larger strokes"
+        1.0,
+        "longer side of the styles relative to the picture's: larger gives larger strokes "
+        "(styles are never enlarged)",
+        least=0,
     )
-    content_weight: float = _setting(0.015, "weight of the content loss")
-    style_weight: float = _setting(1.0, "weight of the style loss")
-    tv_weight: float = _setting(2.0, "weight of the total variation")
-    content_layers: Mapping[str, float] = _setting({"relu4_1": 1.0}, "layers that keep the content")
+    content_weight: float = _setting(0.02, "weight of the content loss", least=0)
+    style_weight: float = _setting(1.0, "weight of the style loss", least=0)
+    tv_weight: float = _setting(2.0, "weight of the total variation", least=0)
+    content_layers: Mapping[str, float] = _setting(
+        {"relu4_1": 1.0}, "layers that keep the content, and their weights"
+    )
     style_layers: Mapping[str, float] = _setting(
-        {"relu1_1": 0.2, "relu2_1": 0.2, "relu3_1": 0.2, "relu4_1": 0.2, "relu5_1": 0.2},
-        "layers that give the style",
+        _equal(0.2), "layers that give the style, and their weights"
     )
-    content_loss: str = _setting("mean", "form of the content loss", ("mean", "half_sum"))
+    content_loss: str = _setting(
+        "mean", "form of the content loss", choices=("mean", "half_sum")
+    )
     style_loss: str = _setting(
         "wasserstein",
         "form of the style loss",
-        ("gatys", "positions", "elements", "moments", "wasserstein"),
+        choices=("gatys", "positions", "elements", "moments", "wasserstein"),
     )
     tv_loss: str = _setting(
-        "squared_mean", "form of the total variation", ("sum", "half_mean", "squared_mean")
+        "squared_mean",
+        "form of the total variation",
+        choices=("sum", "half_mean", "squared_mean"),
     )
-    pooling: str = _setting("max", "pooling of the features", ("max", "avg"))
-    optimizer: str = _setting("adam", "optimiser of the pixels", ("adam", "lbfgs"))
-    learning_rate: float = _setting(0.02, "step size, on pixels in [0, 1]")
-    steps: int = _setting(300, "updates at each scale")
-    scales: int = _setting(3, "sizes from coarse to fine; 1 is a single one")
-    averaging: float = _setting(0.99, "decay of the average over iterates that is shown; 0 for none")
-    init: str = _setting("content", "where to start: content, style-stats, noise, or a picture file")
+    normalize_features: bool = _setting(
+        True, "divide each layer by the styles' mean activation, so that weights fit any features"
+    )
+    pooling: str = _setting("max", "pooling of the features", choices=("max", "avg"))
+    optimizer: str = _setting("adam", "optimiser of the pixels", choices=("adam", "lbfgs"))
+    learning_rate: float = _setting(
+        0.02, "step size of Adam; L-BFGS searches for its own", least=0
+    )
+    adam_b1: float = _setting(0.9, "decay of Adam's mean of gradients", least=0)
+    adam_b2: float = _setting(0.99, "decay of Adam's mean of squared gradients", least=0)
+    history: int = _setting(10, "updates that L-BFGS remembers", least=1)
+    steps: int = _setting(200, "updates at each scale", least=1)
+    scales: int = _setting(3, "sizes from coarse to fine; 1 is a single one", least=1)
+    scale_factor: float = _setting(2.0, "ratio of a scale's size to the one before", least=1)
+    averaging: float = _setting(
+        0.98, "decay of the average over iterates that is shown; 0 for none", least=0
+    )
+    clamp: bool = _setting(True, "keep pixels in [0, 1] during the optimisation")
+    standardize: bool = _setting(
+        False, "optimise, and measure variation, on pixels standardised as for ImageNet"
+    )
+    init: str = _setting("content", "where to start: content, style-stats, noise, or a picture")
     keep_colors: str | None = _setting(
-        None, "keep the colours of the content", ("luminance", "match")
+        None,
+        "keep the colours of the content: transfer luminance only, or match the style's "
+        "colours to the content's first",
+        choices=("luminance", "match"),
     )
-    seed: int = _setting(0, "seed of the random numbers")
+    seed: int = _setting(0, "seed of the random numbers", least=0)
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            _check(entry, getattr(self, entry.name))
+        if self.averaging >= 1:
+            raise ValueError(f"averaging must be below 1; got {self.averaging}")
+        if self.standardize and self.clamp:
+            raise ValueError("clamp applies to pixels in [0, 1]; turn it off with standardize")
+
+    def __hash__(self) -> int:
+        """A hash that agrees with equality, so that settings can be static arguments of jit."""
+        values = (getattr(self, entry.name) for entry in dataclasses.fields(self))
+        return hash(
+            tuple(tuple(sorted(v.items())) if isinstance(v, Mapping) else v for v in values)
+        )
 
 
-PRESETS: dict[str, StylizeConfig] = {"default": StylizeConfig()}
+def _check(entry: dataclasses.Field[Any], value: Any) -> None:
+    choices, least = entry.metadata["choices"], entry.metadata["least"]
+    if choices is not None and value is not None and value not in choices:
+        hint = did_you_mean(value, choices)
+        raise ValueError(f"{entry.name} must be one of {', '.join(choices)}; got {value!r}{hint}")
+    if isinstance(value, Mapping):
+        if not value and entry.name == "style_layers":
+            raise ValueError("style_layers must name a layer")
+        for name, weight in value.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"{entry.name}: the weight of {name} must be 0 or more; got {weight}")
+    elif least is not None and not (math.isfinite(value) and value >= least):
+        raise ValueError(f"{entry.name} must be finite and at least {least}; got {value}")
+
+
+def replace(config: StylizeConfig, **settings: Any) -> StylizeConfig:
+    """Settings with some of them replaced.
+
+    Raises:
+        ValueError: there is no such setting; the nearest name is suggested.
+    """
+    names = [entry.name for entry in dataclasses.fields(config)]
+    for name in settings:
+        if name not in names:
+            raise ValueError(f"there is no setting {name!r}{did_you_mean(name, names)}")
+    return dataclasses.replace(config, **settings)
+
+
+def did_you_mean(text: Any, choices: Iterable[str]) -> str:
+    """A hint at the nearest of the choices, to be put behind a message; empty if none is near."""
+    near = difflib.get_close_matches(str(text), list(choices), 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+class Preset(NamedTuple):
+    """Settings that belong together: loss weights mean nothing without the scale of the features.
+
+    Attributes:
+        summary: a line for the help.
+        features: the network that the settings are meant for.
+        scale: the scale of the features that `native` is for.
+        native: settings on features of that scale.
+        normalized: settings on features whose mean activation is about 1.
+    """
+
+    summary: str
+    features: str
+    scale: str
+    native: StylizeConfig
+    normalized: StylizeConfig
+
+
+_DEFAULT = StylizeConfig()
+
+# Gatys et al. 2016: the forms of Eqs. 1 to 5, layers of section 3, average pooling of section 2,
+# noise as the start (section 3.3). The network is rescaled to a mean activation of 1, as in
+# section 2, so the native scale is the normalised one. docs/presets.md has the weights' reasons.
+_GATYS2016 = StylizeConfig(
+    content_weight=1.0,
+    style_weight=1e5,
+    tv_weight=0.0,
+    content_layers={"relu4_2": 1.0},
+    content_loss="half_sum",
+    style_loss="gatys",
+    normalize_features=False,
+    pooling="avg",
+    optimizer="lbfgs",
+    steps=300,
+    scales=1,
+    averaging=0.0,
+    clamp=False,
+    init="noise",
+)
+
+# Jin 2021: weights 1, 1000, 10, learning rate 0.1, 500 updates, TV of Eq. sum |dy| + |dx| read as
+# half the sum of the means: as a sum it blurs the picture to bands. 300x450 from 150x225.
+_JIN2021 = StylizeConfig(
+    size=450,
+    content_weight=1.0,
+    style_weight=1000.0,
+    tv_weight=10.0,
+    content_layers={"relu4_4": 1.0},
+    style_layers=_equal(1.0),
+    style_loss="elements",
+    tv_loss="half_mean",
+    normalize_features=False,
+    learning_rate=0.1,
+    adam_b2=0.999,
+    steps=500,
+    scales=2,
+    averaging=0.0,
+    clamp=False,
+    standardize=True,
+)
+
+# Huang et al. 2021: VGG-16, five layers, content to style 1e-2, Adam at 0.01, 500 updates from
+# noise; layers, forms and no TV are our reading.
+_LOCAL2021 = StylizeConfig(
+    content_weight=1.0,
+    style_weight=100.0,
+    tv_weight=0.0,
+    content_layers={"relu4_2": 1.0},
+    content_loss="half_sum",
+    style_loss="gatys",
+    normalize_features=False,
+    learning_rate=0.01,
+    adam_b2=0.999,
+    steps=500,
+    scales=1,
+    averaging=0.0,
+    init="noise",
+)
+
+PRESETS: Mapping[str, Preset] = {
+    "default": Preset(
+        "the best-looking one: coarse to fine, Wasserstein distance, averaged iterates",
+        "vgg19",
+        "normalized",
+        _DEFAULT,
+        _DEFAULT,
+    ),
+    "gatys2016": Preset(
+        "Gatys et al. 2016: Gram matrices, average pooling, L-BFGS from noise",
+        "vgg19",
+        "normalized",
+        _GATYS2016,
+        _GATYS2016,
+    ),
+    "jin2021": Preset(
+        "Jin 2021: weights 1, 1000, 10; 500 updates of Adam at 0.1 at each of two sizes",
+        "vgg19",
+        "torchvision",
+        _JIN2021,
+        replace(_JIN2021, style_weight=1e5),
+    ),
+    "local2021": Preset(
+        "Huang et al. 2021: VGG-16, content to style 1e-2, Adam from noise",
+        "vgg16",
+        "oxford",
+        _LOCAL2021,
+        replace(_LOCAL2021, style_weight=1e6),
+    ),
+}
+
+
+def preset(name: str, *, scale: str) -> StylizeConfig:
+    """The settings of a preset for features of a scale.
+
+    On features of a scale that the preset was not made for, the features are first divided by
+    their mean activation, and the weights for normalised features apply.
+
+    Args:
+        name: a key of `PRESETS`.
+        scale: one of `FEATURE_SCALES`, as `Weights.scale` says.
+
+    Raises:
+        ValueError: there is no such preset or scale.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ValueError(f"there is no preset {name!r}{did_you_mean(name, PRESETS)} ({known})")
+    if scale not in FEATURE_SCALES:
+        raise ValueError(f"scale must be one of {', '.join(FEATURE_SCALES)}; got {scale!r}")
+    chosen = PRESETS[name]
+    if scale == chosen.scale:
+        return chosen.native
+    if scale == "normalized":
+        return chosen.normalized
+    return replace(chosen.normalized, normalize_features=True)

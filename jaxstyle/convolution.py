@@ -316,8 +316,9 @@ _bordered_conv.defvjp(_bordered_conv_fwd, _bordered_conv_bwd)
 
 def _transform_kernel(kernel: np.ndarray) -> tuple[Array, ...]:
     """The rows of G w G^T, six arrays `[6, in, out]`, computed in float64 and rounded once."""
-    transformed = np.einsum("pi,ijck,qj->pqck", _KERNEL, kernel.astype(np.float64), _KERNEL)
-    return tuple(jnp.asarray(row, jnp.float32) for row in transformed)
+    down = np.tensordot(_KERNEL, kernel.astype(np.float64), axes=(1, 0))
+    transformed = np.tensordot(_KERNEL, down, axes=(1, 1)).swapaxes(0, 1)
+    return tuple(jnp.asarray(np.ascontiguousarray(row, np.float32)) for row in transformed)
 
 
 def _combine(coefficients: Sequence[int], arrays: Sequence[Array]) -> Array:

@@ -1,0 +1,630 @@
+"""Pictures: files to and from float32 arrays [height, width, 3], sRGB in [0, 1].
+
+Reading undoes what files do to pixels: the rotation in EXIF, colour profiles, palettes, CMYK, bit
+depths; alpha is kept apart. Writing is whole or not at all, and what made the picture is written
+into the file. Written files carry no colour profile: PNG says sRGB with its own one-byte chunk, and
+the other formats mean sRGB where they say nothing. Only this module imports PIL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from jaxstyle.errors import UserError
+
+MAX_PIXELS = 100_000_000
+"""The largest picture that `load` reads unless told otherwise, in pixels."""
+
+INPUT_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif"),
+    *(".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".qoi"),
+)
+"""The suffixes by which `list_images` knows a picture (`load` looks at the content instead)."""
+
+OUTPUT_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+"""The suffixes that `save` writes, and the formats they stand for."""
+
+# Formats that are recognised by their first bytes and decoded by Pillow itself: not those that run
+# another program (EPS) or that would take any text for a picture (TGA).
+_INPUT_FORMATS = (
+    *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "QOI"),
+)
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
+# An EXIF block has to fit into one JPEG segment of 64 KiB.
+_MAX_METADATA_BYTES = 60_000
+_PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
+
+_log = logging.getLogger(__name__)
+
+FloatArray = NDArray[np.float32]
+PathLike = str | os.PathLike[str]
+
+
+class Picture(NamedTuple):
+    """A picture as arrays.
+
+    Attributes:
+        pixels: float32 [height, width, 3], sRGB in [0, 1].
+        alpha: float32 [height, width] in [0, 1], 1 is opaque; None where all of it is opaque.
+    """
+
+    pixels: FloatArray
+    alpha: FloatArray | None
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def load(path: PathLike, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
+    """Reads a picture file.
+
+    The content decides the format, not the suffix. The rotation in EXIF is applied; colours are
+    converted to sRGB by the embedded profile (relative colorimetric with black point compensation;
+    a broken profile is warned of by `logging`, and the colours are taken as sRGB). Of an animation
+    or of several pages comes the first. Grey pictures of 16 and 32 bits keep their precision;
+    16-bit colours arrive as 8-bit ones, which is what Pillow gives. Floating-point pictures are
+    taken as sRGB on the scale from 0 to 1: what lies outside is clipped, and NaN is 0.
+
+    Alpha is not multiplied in. What nobody sees (alpha 0) gets the mean colour of what is seen,
+    weighted by alpha, so that hidden colours do not leak into a style.
+
+    Args:
+        path: the file.
+        max_pixels: the largest size that is decoded, height times width; None for no limit. It is
+            compared with the size in the file's header, before anything is decoded.
+
+    Returns:
+        The pixels and the alpha.
+
+    Raises:
+        UserError: there is no such file, it is no picture, is broken, truncated, empty or too big.
+    """
+    with _opened(path, max_pixels) as image:
+        image.load()
+        # TIFF is turned by Pillow while it loads, and then no longer says that it should be; PNG
+        # may carry its EXIF after the pixels.
+        orientation = _orientation(image)
+        profile = image.info.get("icc_profile")
+        opaque, alpha = _split_alpha(image)
+        pixels = _colors(opaque, profile, _name(path))
+    if alpha is not None:
+        _fill_hidden(pixels, alpha)
+        alpha = None if alpha.min() == 1 else _oriented(alpha, orientation)
+    return Picture(_oriented(pixels, orientation), alpha)
+
+
+def list_images(folder: PathLike) -> list[Path]:
+    """Lists the pictures in a folder, by suffix, sorted by name.
+
+    Hidden files and folders inside it are skipped.
+
+    Raises:
+        UserError: it is not a folder, cannot be read, or holds no picture.
+    """
+    name = _name(folder)
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such folder; check the path") from None
+    except NotADirectoryError:
+        raise UserError(f"{name}: is not a folder; give a folder of pictures") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: the folder cannot be read: {_reason(error)}") from error
+    found = [
+        entry
+        for entry in entries
+        if entry.suffix.lower() in INPUT_SUFFIXES
+        and not entry.name.startswith(".")
+        and entry.is_file()
+    ]
+    if not found:
+        raise UserError(f"{name}: holds no picture; looked for {', '.join(INPUT_SUFFIXES)}")
+    return found
+
+
+def read_metadata(path: PathLike) -> dict[str, str]:
+    """Reads what `save` wrote into a file as metadata; {} where there is nothing of the kind.
+
+    Raises:
+        UserError: there is no such file, or it is no picture.
+    """
+    # Nothing is decoded here, so that no size is too large.
+    with _opened(path, None) as image:
+        text: Any = None
+        if image.format == "PNG":
+            text = image.info.get("Description")
+        else:
+            with contextlib.suppress(Exception):  # a camera's broken EXIF is not the user's error
+                text = image.getexif().get(ExifTags.Base.ImageDescription)
+    try:
+        entries = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}  # somebody else's description
+    if not isinstance(entries, dict) or not all(isinstance(v, str) for v in entries.values()):
+        return {}
+    return entries
+
+
+class _PillowGuard:
+    """Sets Pillow's size limit to ours, and silences its warnings, while any thread reads.
+
+    Both are global: the first reader sets them, the last one puts them back as they were. The
+    limit among several readers is the largest; each still checks its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._limits: list[int | None] = []
+        self._saved = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def __call__(self, limit: int | None) -> Iterator[None]:
+        with self._lock:
+            if not self._limits:
+                self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                self._saved.enter_context(warnings.catch_warnings())
+                # Doubtful EXIF, odd palettes: of no consequence, or an error soon after.
+                warnings.simplefilter("ignore", UserWarning)
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            self._limits.append(limit)
+            self._apply()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._limits.remove(limit)
+                if self._limits:
+                    self._apply()
+                else:
+                    self._saved.close()
+
+    def _apply(self) -> None:
+        limits = [limit for limit in self._limits if limit is not None]
+        Image.MAX_IMAGE_PIXELS = max(limits) if len(limits) == len(self._limits) else None
+
+
+_pillow_guard = _PillowGuard()
+
+
+@contextlib.contextmanager
+def _opened(path: PathLike, max_pixels: int | None) -> Iterator[Image.Image]:
+    """Opens a picture, its header only; whatever fails until it is closed is a `UserError`."""
+    name = _name(path)
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 (closed below, apart from these errors)
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise UserError(f"{name}: is a folder; give a picture file") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise UserError(f"{name}: cannot be read: {_reason(error)}") from error
+    Image.init()
+    formats = [kind for kind in _INPUT_FORMATS if kind in Image.OPEN]
+    try:
+        with file, _pillow_guard(max_pixels), Image.open(file, formats=formats) as image:
+            _check_size(image, max_pixels, name)
+            yield image
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        # Pillow refuses twice the limit on its own, before it knows anything but the size.
+        count = re.search(r"\((\d+) pixels", str(error))
+        assert max_pixels is not None
+        raise _too_large(name, int(count[1]) if count else 2 * max_pixels, max_pixels) from None
+    except UnidentifiedImageError:
+        if Path(path).is_file() and Path(path).stat().st_size == 0:
+            raise UserError(f"{name}: the file is empty; give a picture file") from None
+        raise UserError(
+            f"{name}: not a picture in a format that can be read, or its header is broken; "
+            "convert it to PNG or JPEG"
+        ) from None
+    except MemoryError as error:
+        raise UserError(
+            f"{name}: not enough memory to decode it; give a smaller picture"
+        ) from error
+    except Exception as error:  # the decoders raise anything at all on broken files
+        raise UserError(
+            f"{name}: the picture is truncated or broken ({_reason(error)}); "
+            "get a whole copy of it, or open and save it in an image editor"
+        ) from error
+
+
+def _check_size(image: Image.Image, max_pixels: int | None, name: str) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise UserError(f"{name}: the picture has no pixels ({width} x {height}); give another one")
+    if max_pixels is not None and width * height > max_pixels:
+        raise _too_large(name, width * height, max_pixels, f"{width} x {height} = ")
+
+
+def _too_large(name: str, count: int, limit: int, size: str = "") -> UserError:
+    return UserError(
+        f"{name}: the picture has {size}{count} pixels, over the limit of {limit}; "
+        f"make it smaller, or raise the limit with --max-pixels {count}"
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    with contextlib.suppress(Exception):  # broken EXIF says nothing
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
+
+
+def _oriented(array: FloatArray, orientation: int) -> FloatArray:
+    """Turns an array as EXIF's orientation (1 to 8) asks; unknown ones ask for nothing."""
+    if orientation in (5, 6, 7, 8):  # stored with rows and columns exchanged
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, FloatArray | None]:
+    """Parts a decoded picture into one without alpha, of the same kind of colour, and its alpha."""
+    if not image.has_transparency_data:
+        return image, None
+    if image.mode.startswith("I"):  # a transparent level, as wide as the pixels
+        visible = np.asarray(image) != image.info["transparency"]
+        return image, visible.astype(np.float32)
+    rgba = image.convert("RGBA")
+    grey = image.mode in ("1", "L", "LA")
+    alpha = np.divide(np.asarray(rgba.getchannel("A")), 255, dtype=np.float32)
+    return rgba.getchannel("R") if grey else rgba.convert("RGB"), alpha
+
+
+def _fill_hidden(pixels: FloatArray, alpha: FloatArray) -> None:
+    """Gives pixels of alpha 0 the mean colour of the others, in place."""
+    hidden = alpha == 0
+    if hidden.any() and not hidden.all():
+        pixels[hidden] = np.tensordot(alpha, pixels, 2) / alpha.sum()
+
+
+def _colors(image: Image.Image, profile: bytes | None, name: str) -> FloatArray:
+    """The sRGB colours of a picture without alpha: float32 [height, width, 3]."""
+    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+        return _grey_colors(_grey_values(image), profile, name)
+    if image.mode not in ("RGB", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    converted = _apply_profile(image, profile, name) if profile else None
+    if converted is None:
+        converted = image.convert("RGB")
+    return np.divide(np.asarray(converted), 255, dtype=np.float32)
+
+
+def _grey_colors(values: FloatArray, profile: bytes | None, name: str) -> FloatArray:
+    """Colours of grey values; the profile acts as a curve, so that 16 bits stay finer than 8."""
+    if profile:
+        levels = np.arange(256, dtype=np.uint8)
+        ramp = _apply_profile(Image.fromarray(levels[None]), profile, name)
+        if ramp is not None:
+            curve = np.asarray(ramp)[0] / 255.0
+            channels = [np.interp(values, levels / 255.0, curve[:, c]) for c in range(3)]
+            return np.stack(channels, axis=-1).astype(np.float32)
+    return np.repeat(values[..., None], 3, axis=-1)
+
+
+def _grey_values(image: Image.Image) -> FloatArray:
+    """The values of a grey picture of any depth: float32 [height, width] in [0, 1]."""
+    if image.mode in ("1", "L"):
+        return np.divide(np.asarray(image.convert("L")), 255, dtype=np.float32)
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # a TIFF's; the others have 16 bits
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=1.0, neginf=0.0)
+    else:
+        bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
+        values = np.asarray(image)
+        if bits == 32 and not signed:
+            values = values.view(np.uint32)  # Pillow keeps the bits but calls them signed
+        values = (values / (2 ** (bits - signed) - 1)).astype(np.float32)
+    values = np.clip(values, 0, 1)
+    # Pillow inverts TIFF's white-is-zero only where pixels have at most 8 bits.
+    return 1 - values if tags.get(262) == 0 else values
+
+
+def _apply_profile(image: Image.Image, profile: bytes, name: str) -> Image.Image | None:
+    """Converts to sRGB by an embedded profile; None, with a warning, where it is of no use."""
+    try:
+        source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        if image.mode == "L" and space == "RGB":  # common: a grey picture that says sRGB
+            image = image.convert("RGB")
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+        if space == "GRAY":  # the shortcut for grey is wrong by several levels near black
+            flags |= ImageCms.Flags.NOOPTIMIZE
+        if space != _PROFILE_SPACES[image.mode]:
+            _log.warning(
+                "%s: its colour profile is for %s, but the picture is %s; taken as sRGB",
+                *(name, space, image.mode),
+            )
+            return None
+        return ImageCms.profileToProfile(
+            image,
+            source,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=flags,
+        )
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+        _log.warning("%s: its colour profile is broken (%s); taken as sRGB", name, _reason(error))
+        return None
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def check_output_path(path: PathLike, *, size: tuple[int, int] | None = None) -> Path:
+    """Checks that a picture can be written to a path, before it is computed.
+
+    Args:
+        path: where the picture shall go; an existing file may be replaced.
+        size: (height, width) of the picture, where it is known: some formats have a limit.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: the suffix is unknown, the folder is missing or cannot be written to, the target
+            is a folder or write-protected, or the picture is too large for the format.
+    """
+    name, path = _name(path), Path(path)
+    if path.suffix.lower() not in OUTPUT_FORMATS:
+        known = ", ".join(OUTPUT_FORMATS)
+        raise UserError(
+            f"{name}: the suffix '{path.suffix}' names no format to write; use one of {known}"
+        )
+    try:
+        target = path.resolve()  # through a link, as writing to it would
+        if target.is_dir():
+            raise UserError(f"{name}: is a folder; give the name of a file in it")
+        if not target.parent.is_dir():
+            raise UserError(f"{name}: its folder does not exist; make {_name(path.parent)} first")
+        if target.exists() and not target.is_file():
+            raise UserError(f"{name}: is not an ordinary file; give another name")
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, impossible names
+        raise UserError(
+            f"{name}: cannot be written to: {_reason(error)}; give another name"
+        ) from error
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{name}: its folder cannot be written to; choose another folder")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise UserError(f"{name}: is write-protected; choose another name or change its mode")
+    kind = OUTPUT_FORMATS[path.suffix.lower()]
+    if size is not None and max(size) > _LONGEST_SIDE.get(kind, max(size)):
+        raise UserError(
+            f"{name}: {kind} holds at most {_LONGEST_SIDE[kind]} pixels a side, but the picture "
+            f"has {size[1]} x {size[0]}; write a .png"
+        )
+    return path
+
+
+def save(
+    path: PathLike,
+    pixels: ArrayLike,
+    *,
+    alpha: ArrayLike | None = None,
+    quality: int = 95,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a picture, 8 bits a channel, in the format that the suffix names.
+
+    The file is written beside its target and renamed: it is whole, or the old one stays. Its
+    permissions are those of any new file, or those of the file that it replaces.
+
+    Args:
+        path: the target: .png, .jpg, .jpeg, .webp, .tif or .tiff.
+        pixels: floating point [height, width, 3], sRGB; clipped to [0, 1] and rounded to the
+            nearest level, halves up.
+        alpha: floating point [height, width] in [0, 1], or None for opaque. JPEG has no alpha:
+            there the picture is laid over white.
+        quality: 1 to 100, for JPEG (without colour subsampling) and WebP (lossy); no matter to
+            the others, which are lossless.
+        metadata: what made the picture, for `read_metadata`: stored as one JSON object, in the
+            Description of a PNG and in the EXIF ImageDescription of the others. Above 60,000
+            bytes it is left out, with a warning: a picture is worth more than its description.
+
+    Raises:
+        ValueError: the arrays have the wrong shape or type or are not finite; or the quality.
+        UserError: the file cannot be written (see `check_output_path`), or the disk is full.
+    """
+    values = _checked(pixels, "pixels", channels=3)
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality: expected 1 to 100, got {quality}")
+    path = check_output_path(path, size=values.shape[:2])
+    kind = OUTPUT_FORMATS[path.suffix.lower()]
+    if alpha is not None:
+        opacity = _checked(alpha, "alpha", channels=None)
+        if opacity.shape != values.shape[:2]:
+            raise ValueError(f"alpha: expected shape {values.shape[:2]}, got {opacity.shape}")
+        if kind == "JPEG":
+            opacity = np.clip(opacity, 0, 1)[..., None]
+            values = np.clip(values, 0, 1) * opacity + (1 - opacity)
+        else:
+            values = np.concatenate([values, opacity[..., None]], axis=-1)
+    encoded = io.BytesIO()
+    image = Image.fromarray(_eight_bits(values))
+    image.save(encoded, format=kind, **_save_options(kind, quality, metadata, path))
+    _replace_file(path, encoded.getbuffer())
+
+
+def _checked(array: ArrayLike, what: str, *, channels: int | None) -> NDArray[Any]:
+    values = np.asarray(array)
+    expected = "[height, width]" if channels is None else f"[height, width, {channels}]"
+    shape = values.shape
+    if len(shape) != (2 if channels is None else 3) or (channels and shape[-1] != channels):
+        raise ValueError(f"{what}: expected shape {expected}, got {shape}")
+    if 0 in shape:
+        raise ValueError(f"{what}: expected at least one pixel, got shape {shape}")
+    if values.dtype.kind in "biuc":
+        raise ValueError(f"{what}: expected floating point in [0, 1], got {values.dtype}")
+    values = values.astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what}: expected finite values, got NaN or infinity")
+    return values
+
+
+def _eight_bits(values: FloatArray) -> NDArray[np.uint8]:
+    values = np.clip(values, 0, 1)
+    values *= 255
+    values += 0.5
+    return values.astype(np.uint8)  # cuts off what is behind the point
+
+
+def _save_options(
+    kind: str, quality: int, metadata: Mapping[str, str] | None, path: Path
+) -> dict[str, Any]:
+    """What Pillow's `save` is told for a format, the metadata among it."""
+    options: dict[str, Any] = {
+        "PNG": {},
+        "JPEG": {"quality": quality, "subsampling": 0},
+        "WEBP": {"quality": quality},
+        "TIFF": {"compression": "tiff_adobe_deflate"},
+    }[kind]
+    text = json.dumps(dict(metadata)) if metadata else ""  # plain ASCII: any key, any value
+    if len(text) > _MAX_METADATA_BYTES:
+        _log.warning(
+            "%s: metadata of %d bytes is left out; at most %d fit",
+            *(_name(path), len(text), _MAX_METADATA_BYTES),
+        )
+        text = ""
+    if kind == "PNG":
+        chunks = PngInfo()
+        chunks.add(b"sRGB", b"\1")  # relative colorimetric
+        if text:
+            chunks.add_text("Description", text)
+        options["pnginfo"] = chunks
+    elif text:
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = text
+        options["exif"] = exif
+    return options
+
+
+def _replace_file(path: Path, content: memoryview) -> None:
+    """Puts a file in its place at once; on any failure, Ctrl-C too, the old one is left."""
+    target = path.resolve()
+    # Hidden, so that `list_images` never takes it for a picture; short, so that the name fits.
+    temporary = target.with_name(f".jaxstyle-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+        if target.exists():
+            # Some file systems know no modes: the picture matters more.
+            with contextlib.suppress(PermissionError):
+                shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        advice = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
+        raise UserError(f"{_name(path)}: not written: {_reason(error)}; {advice}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------ sizes
+
+
+def fitted_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
+    """The size at which a picture's longer side has a given length, at the same aspect.
+
+    Smaller pictures are enlarged. Each side is rounded to the nearest pixel, halves up, and is at
+    least 1.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        ValueError: an argument is below 1.
+    """
+    if min(height, width, longer_side) < 1:
+        raise ValueError(
+            "height, width and longer_side: expected at least 1, "
+            f"got {height}, {width} and {longer_side}"
+        )
+    longest = max(height, width)
+    new_height, new_width = (
+        max(1, (2 * side * longer_side + longest) // (2 * longest)) for side in (height, width)
+    )
+    return new_height, new_width
+
+
+def resize(pixels: ArrayLike, size: tuple[int, int]) -> FloatArray:
+    """Resizes a picture, or an alpha, by Lanczos' filter (a = 3) in float32.
+
+    The filter widens as the picture shrinks, so that nothing aliases. It works on sRGB values as
+    they are, as image editors do by default.
+
+    Args:
+        pixels: floating point [height, width, channels] or [height, width], in [0, 1].
+        size: the new (height, width).
+
+    Returns:
+        float32 of the new size and as many channels; what the filter overshoots is clipped to
+        [0, 1].
+
+    Raises:
+        ValueError: the array or the size has the wrong form.
+    """
+    values = np.asarray(pixels)
+    height, width = size
+    if values.ndim not in (2, 3) or values.size == 0 or values.dtype.kind in "biuc":
+        raise ValueError(
+            "pixels: expected floating point [height, width, channels] or [height, width], "
+            f"got {values.dtype} of shape {values.shape}"
+        )
+    if min(height, width) < 1:
+        raise ValueError(f"size: expected at least 1 x 1, got {height} x {width}")
+    values = np.clip(values.astype(np.float32, copy=False), 0, 1)
+    if values.shape[:2] == (height, width):
+        return values
+    resized = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(channel)).resize(
+                (width, height), Image.Resampling.LANCZOS
+            )
+        )
+        for channel in np.moveaxis(np.atleast_3d(values), -1, 0)
+    ]
+    result = np.stack(resized, axis=-1) if values.ndim == 3 else resized[0]
+    return np.clip(result, 0, 1)
+
+
+# ------------------------------------------------------------------------------------ error lines
+
+
+def _name(path: PathLike) -> str:
+    """A path for an error message: one line, whatever is in it."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, in one line, without the path (which the message has already)."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

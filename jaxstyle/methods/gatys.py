@@ -1,0 +1,469 @@
+"""Style transfer by optimising the pixels.
+
+Gatys, Ecker and Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks" (CVPR).
+The picture x minimises, in their Eq. 7,
+
+    content_weight * content(x) + style_weight * style(x) + tv_weight * variation(x)
+
+where content compares features position by position and style compares their statistics. The
+statistics of a layer are sums over its positions, and the other terms are local: so the objective
+and its gradient can be put together from parts of a picture.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxstyle import color, distributions, images, losses
+from jaxstyle import features as vgg
+from jaxstyle.config import StylizeConfig, preset, replace
+from jaxstyle.weights import Weights
+
+
+INITS = ("content", "style-stats", "noise")
+
+
+class Iterate(NamedTuple):
+    """What an update of the picture yields.
+
+    Attributes:
+        image: float32 `[height, width, 3]` in [0, 1], the picture so far (the average over
+            iterates, where averaging is on).
+        step: the update, from 1, in this scale.
+        steps: how many updates this scale has.
+        scale: the scale, from 1.
+        scales: how many scales there are.
+        losses: the weighted terms before the update: `total`, `content`, `style` and `tv`, scalars
+            on the device.
+    """
+
+    image: Array
+    step: int
+    steps: int
+    scale: int
+    scales: int
+    losses: dict[str, Array]
+
+
+class StyleLoss(NamedTuple):
+    """A style loss of one layer, in the parts that a tiled or sharded objective needs.
+
+    Attributes:
+        statistics: features `[batch, h, w, c]` to a pytree of statistics.
+        blend: several styles' statistics and their weights, which sum to one, to one style's.
+        target: a style's statistics to what `distance` compares with, made once.
+        distance: statistics and target to `[batch]`.
+    """
+
+    statistics: Callable[[Array], Any]
+    blend: Callable[[Sequence[Any], Sequence[float]], Any]
+    target: Callable[[Any], Any]
+    distance: Callable[[Any, Any], Array]
+
+
+def _average(statistics: Sequence[Any], weights: Sequence[float]) -> Any:
+    return jax.tree.map(
+        lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *statistics
+    )
+
+
+def _blend_gaussians(
+    statistics: Sequence[distributions.GaussianStatistics], weights: Sequence[float]
+) -> distributions.GaussianStatistics:
+    """Mean and covariance of the mixture: second moments average, covariances do not."""
+
+    def outer(mean: Array) -> Array:
+        return mean[:, :, None] * mean[:, None, :]
+
+    raw = [distributions.GaussianStatistics(s.mean, s.covariance + outer(s.mean)) for s in statistics]
+    mean, second = _average(raw, weights)
+    return distributions.GaussianStatistics(mean, second - outer(mean))
+
+
+def _gram_loss(normalize: str, form: str) -> StyleLoss:
+    return StyleLoss(
+        functools.partial(losses.gram_matrix, normalize=normalize),
+        _average,
+        lambda statistics: statistics,
+        functools.partial(losses.style_loss, form=form),
+    )
+
+
+STYLE_LOSSES: Mapping[str, StyleLoss] = {
+    "gatys": _gram_loss("positions", "gatys"),
+    "positions": _gram_loss("positions", "mean"),
+    "elements": _gram_loss("elements", "mean"),
+    "moments": StyleLoss(
+        losses.channel_moments, _average, lambda statistics: statistics, losses.moments_loss
+    ),
+    "wasserstein": StyleLoss(
+        distributions.gaussian_statistics,
+        _blend_gaussians,
+        distributions.wasserstein2_target,
+        distributions.wasserstein2,
+    ),
+}
+
+
+def total_variation(form: str) -> Callable[[Array], Array]:
+    """The variation `[batch]` of images by the name that `StylizeConfig.tv_loss` gives it."""
+    order, reduction = {
+        "sum": (1, "sum"),
+        "half_mean": (1, "half_mean"),
+        "squared_mean": (2, "half_mean"),
+    }[form]
+    return functools.partial(losses.total_variation, order=order, reduction=reduction)
+
+
+class Targets(NamedTuple):
+    """What the picture is compared with, made once a scale.
+
+    Attributes:
+        content: `{layer: [1, h, w, c]}`.
+        style: `{layer: target of the style loss}`.
+        factor: `{layer: scalar}` by which features are multiplied first: 1, or one over the mean
+            activation of the styles.
+    """
+
+    content: dict[str, Array]
+    style: dict[str, Any]
+    factor: dict[str, Array]
+
+
+def extract(
+    params: vgg.Parameters, pictures: Array, config: StylizeConfig, padding: str
+) -> dict[str, Array]:
+    """The features that the objective needs, `{layer: [batch, h, w, c]}`."""
+    layers = {*config.content_layers, *config.style_layers}
+    return vgg.vgg(params, pictures, layers, padding=padding, pooling=config.pooling)
+
+
+def make_targets(
+    params: vgg.Parameters,
+    content: Array,
+    styles: Sequence[Array],
+    style_weights: Sequence[float],
+    config: StylizeConfig,
+    padding: str,
+) -> Targets:
+    """Targets of the objective.
+
+    Args:
+        params: the network.
+        content: `[1, height, width, 3]`.
+        styles: pictures `[1, h, w, 3]`, each of its own size.
+        style_weights: one a style; they sum to one.
+        config: settings.
+        padding: of the network.
+    """
+    loss = STYLE_LOSSES[config.style_loss]
+    found = [extract(params, style, config, padding) for style in styles]
+    content_features = extract(params, content, config, padding)
+    factor = {
+        name: _factor([f[name] for f in found], style_weights)
+        if config.normalize_features
+        else jnp.ones(())
+        for name in content_features
+    }
+    style = {}
+    for name in config.style_layers:
+        statistics = [loss.statistics(f[name] * factor[name]) for f in found]
+        style[name] = loss.target(loss.blend(statistics, style_weights))
+    content_targets = {n: content_features[n] * factor[n] for n in config.content_layers}
+    return Targets(content_targets, style, factor)
+
+
+def _factor(found: Sequence[Array], weights: Sequence[float]) -> Array:
+    """One over the mean activation of a layer, which makes weights fit features of any scale."""
+    mean = sum(w * jnp.mean(jnp.abs(f)) for w, f in zip(weights, found, strict=True))
+    return 1 / jnp.maximum(jnp.asarray(mean), 1e-6)
+
+
+# Of ImageNet's colours, as torchvision and MXNet publish them.
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def to_variables(pictures: Array, config: StylizeConfig) -> Array:
+    """The variables of the optimisation: the pixels, or standardised ones."""
+    return (pictures - _IMAGENET_MEAN) / _IMAGENET_DEVIATION if config.standardize else pictures
+
+
+def to_pictures(variables: Array, config: StylizeConfig) -> Array:
+    """The inverse of `to_variables`."""
+    return variables * _IMAGENET_DEVIATION + _IMAGENET_MEAN if config.standardize else variables
+
+
+def objective(
+    params: vgg.Parameters,
+    variables: Array,
+    targets: Targets,
+    config: StylizeConfig,
+    padding: str,
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of pictures, given as `to_variables` has them, `[batch, height, width, 3]`.
+
+    Returns:
+        The total, a scalar: the sum over the batch. And the weighted terms of it, scalars, named
+        `total`, `content`, `style` and `tv`.
+    """
+    loss = STYLE_LOSSES[config.style_loss]
+    found = extract(params, to_pictures(variables, config), config, padding)
+    found = {name: value * targets.factor[name] for name, value in found.items()}
+    content = sum(
+        weight * losses.content_loss(found[name], targets.content[name], form=config.content_loss)
+        for name, weight in config.content_layers.items()
+    )
+    style = sum(
+        weight * loss.distance(loss.statistics(found[name]), targets.style[name])
+        for name, weight in config.style_layers.items()
+    )
+    terms = {
+        "content": config.content_weight * jnp.sum(jnp.asarray(content)),
+        "style": config.style_weight * jnp.sum(jnp.asarray(style)),
+        "tv": config.tv_weight * jnp.sum(total_variation(config.tv_loss)(variables)),
+    }
+    total = terms["content"] + terms["style"] + terms["tv"]
+    return total, {"total": total, **terms}
+
+
+class State(NamedTuple):
+    """The optimisation of one scale: the picture, the optimiser's state, the average of iterates.
+
+    Attributes:
+        variables: `[1, height, width, 3]`, what the optimiser changes (`to_variables`).
+        opt_state: of optax.
+        average: sum of the iterates, each with its weight; a scalar where averaging is off.
+        total_weight: sum of those weights.
+    """
+
+    variables: Array
+    opt_state: Any
+    average: Array
+    total_weight: Array
+
+
+def make_optimizer(config: StylizeConfig) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of the pixels."""
+    if config.optimizer == "lbfgs":
+        # A line search finds the step size: learning_rate is Adam's alone.
+        return optax.lbfgs(memory_size=config.history)
+    return optax.with_extra_args_support(
+        optax.adam(config.learning_rate, b1=config.adam_b1, b2=config.adam_b2)
+    )
+
+
+def init_state(pictures: Array, config: StylizeConfig) -> State:
+    """The state before the first update."""
+    variables = to_variables(pictures, config)
+    average = jnp.zeros_like(variables) if config.averaging > 0 else jnp.zeros(())
+    return State(variables, make_optimizer(config).init(variables), average, jnp.zeros(()))
+
+
+def update(
+    state: State, params: vgg.Parameters, targets: Targets, config: StylizeConfig, padding: str
+) -> tuple[State, Array, dict[str, Array]]:
+    """One update of the picture: a pure function, jitted by `stylize`.
+
+    Returns:
+        The new state, the picture to show `[1, height, width, 3]`, and the terms of the loss
+        before the update.
+    """
+    optimizer = make_optimizer(config)
+
+    def loss_fn(variables: Array) -> tuple[Array, dict[str, Array]]:
+        return objective(params, variables, targets, config, padding)
+
+    if config.optimizer == "lbfgs":
+        # The line search ends with the value and the gradient of the next iterate, which the state
+        # keeps; it does not keep the terms, so a forward pass reads them off.
+        def value_fn(variables: Array) -> Array:
+            return loss_fn(variables)[0]
+
+        terms = loss_fn(state.variables)[1]
+        value, gradient = optax.value_and_grad_from_state(value_fn)(
+            state.variables, state=state.opt_state
+        )
+        extra = {"value": value, "grad": gradient, "value_fn": value_fn}
+    else:
+        gradient, terms = jax.grad(loss_fn, has_aux=True)(state.variables)
+        extra = {}
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables, **extra)
+    variables = jnp.asarray(optax.apply_updates(state.variables, updates))
+    if config.clamp:
+        variables = jnp.clip(variables, 0, 1)
+    average, total_weight, shown = state.average, state.total_weight, variables
+    if config.averaging > 0:
+        average = config.averaging * average + (1 - config.averaging) * variables
+        total_weight = config.averaging * total_weight + (1 - config.averaging)
+        shown = average / total_weight
+    shown = jnp.clip(to_pictures(shown, config), 0, 1)
+    return State(variables, opt_state, average, total_weight), shown, terms
+
+
+def stylize(
+    content: Any,
+    styles: Sequence[Any],
+    *,
+    features: Weights,
+    config: StylizeConfig | None = None,
+    style_weights: Sequence[float] | None = None,
+    init: Any | None = None,
+    padding: str | None = None,
+    **overrides: Any,
+) -> Iterator[Iterate]:
+    """Stylises a picture, update by update.
+
+    Args:
+        content: `[height, width, 3]` in [0, 1], at its full size: it is resized to `config.size`.
+        styles: one or more pictures `[h, w, 3]` in [0, 1], each of its own size. A style is resized
+            to `config.style_scale` times the picture, but never enlarged.
+        features: the perceptual network, as `jaxstyle.load_weights` gives it.
+        config: settings; the default preset's for these features if none are given.
+        style_weights: how much each style counts; equal if none are given. Only ratios matter.
+        init: the picture to start from, of any size, in place of what `config.init` says.
+        padding: of the network, in place of what the features were trained with.
+        **overrides: fields of `StylizeConfig` that replace those of `config`.
+
+    Yields:
+        An `Iterate` an update, over all scales from coarse to fine. The last one is the result.
+
+    Raises:
+        ValueError: an unknown setting or layer, pictures of another shape, or weights that do not
+            match the styles.
+    """
+    config = replace(config or preset("default", scale=features.scale), **overrides)
+    content = _check_picture("content", content)
+    pictures = [_check_picture(f"style {i + 1}", style) for i, style in enumerate(styles)]
+    weights = _check_weights(style_weights, len(pictures))
+    vgg.check_layers(features.params, {*config.content_layers, *config.style_layers})
+    start = None if init is None else _check_picture("init", init)
+    if start is None and config.init not in INITS:
+        raise ValueError(f"init must be one of {', '.join(INITS)}, or a picture; got {config.init!r}")
+    # What cannot work is refused above, at the call; the generator begins with the first next().
+    return _scales(content, pictures, weights, features, config, start, padding or features.padding)
+
+
+def scale_sizes(height: int, width: int, config: StylizeConfig) -> list[tuple[int, int]]:
+    """Height and width of every scale, from coarse to fine."""
+    sides = [config.size / config.scale_factor**i for i in reversed(range(config.scales))]
+    return [images.fitted_size(height, width, max(round(side), 1)) for side in sides]
+
+
+def _scales(
+    content: np.ndarray,
+    styles: Sequence[np.ndarray],
+    weights: tuple[float, ...],
+    network: Weights,
+    config: StylizeConfig,
+    init: np.ndarray | None,
+    padding: str,
+) -> Iterator[Iterate]:
+    # Transformed kernels serve the convolution of the CPU alone.
+    on_cpu = next(iter(jnp.zeros(()).devices())).platform == "cpu"
+    params = vgg.prepare(network.params) if on_cpu else network.params
+    sizes = scale_sizes(content.shape[0], content.shape[1], config)
+    shown = None
+    for scale, size in enumerate(sizes, 1):
+        canvas = jnp.asarray(images.resize(content, size))[None]
+        resized = [_resize_style(style, size, config) for style in styles]
+        wanted, resized = _match_colors(canvas, resized, config)
+        if shown is not None:
+            start = jnp.asarray(images.resize(np.asarray(shown[0]), size))[None]
+        elif init is not None:
+            start = jnp.asarray(images.resize(init, size))[None]
+        else:
+            start = initial_pictures(wanted, resized, weights, config)
+        targets = _make_targets(network.params, wanted, resized, weights, config, padding)
+        state = init_state(start, config)
+        for step in range(1, config.steps + 1):
+            state, shown, terms = _update(state, params, targets, config, padding)
+            picture = shown
+            if config.keep_colors == "luminance":
+                picture = color.transfer_luminance(shown, canvas)
+            yield Iterate(picture[0], step, config.steps, scale, len(sizes), terms)
+
+
+_make_targets = jax.jit(
+    make_targets, static_argnames=("style_weights", "config", "padding")
+)
+_update = jax.jit(update, static_argnames=("config", "padding"), donate_argnums=0)
+
+
+def _resize_style(style: np.ndarray, size: tuple[int, int], config: StylizeConfig) -> Array:
+    longer = min(round(max(size) * config.style_scale), max(style.shape[:2]))
+    fitted = images.fitted_size(style.shape[0], style.shape[1], max(longer, 1))
+    return jnp.asarray(images.resize(style, fitted))[None]
+
+
+def _match_colors(
+    content: Array, styles: Sequence[Array], config: StylizeConfig
+) -> tuple[Array, list[Array]]:
+    """Content and styles as the losses see them, by `config.keep_colors`.
+
+    Gatys et al. 2016, "Preserving Color in Neural Artistic Style Transfer" (arXiv 1606.05897):
+    matching the style's colours first (section 4), or transferring luminance alone (section 5).
+    """
+    if config.keep_colors == "match":
+        return content, [color.match_moments(style, content) for style in styles]
+    if config.keep_colors == "luminance":
+        matched = [color.match_luminance(style, content) for style in styles]
+        return _grey(content), [_grey(style) for style in matched]
+    return content, list(styles)
+
+
+def _grey(pictures: Array) -> Array:
+    return jnp.broadcast_to(color.luminance(pictures), pictures.shape)
+
+
+def initial_pictures(
+    content: Array, styles: Sequence[Array], weights: Sequence[float], config: StylizeConfig
+) -> Array:
+    """The picture `[1, height, width, 3]` that `config.init` names.
+
+    "style-stats" is Gaussian noise with the mean and covariance of the styles' colours, and
+    "noise" is uniform in [0, 1].
+    """
+    if config.init == "content":
+        return content
+    key = jax.random.key(config.seed)
+    if config.init == "noise":
+        return jax.random.uniform(key, content.shape)
+    found = [distributions.gaussian_statistics(style) for style in styles]
+    mean, covariance = _blend_gaussians(found, weights)
+    values = jax.random.multivariate_normal(key, mean[0], covariance[0], content.shape[:3])
+    return jnp.clip(values, 0, 1)
+
+
+def _check_picture(name: str, picture: Any) -> np.ndarray:
+    array = np.asarray(picture)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(f"{name}: expected a picture [height, width, 3]; got {array.shape}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{name}: expected floats in [0, 1]; got {array.dtype}; divide by 255")
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        raise ValueError(
+            f"{name}: expected values in [0, 1]; got {array.min():.3g} to {array.max():.3g}"
+        )
+    return array.astype(np.float32)
+
+
+def _check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    if not count:
+        raise ValueError("expected at least one style")
+    weights = [1.0] * count if weights is None else list(weights)
+    if len(weights) != count:
+        raise ValueError(f"expected a weight for each of {count} styles; got {len(weights)}")
+    if not np.isfinite(weights).all() or min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError(f"style weights must be 0 or more, and not all 0; got {weights}")
+    return tuple(float(weight) / sum(weights) for weight in weights)
