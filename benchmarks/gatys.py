@@ -161,7 +161,10 @@ def main() -> None:
         random_vgg19(random, np.random.default_rng(0))
         for case in QUICK if arguments.quick else FULL:
             weights = random if case.network == "vgg19" else arguments.compact
-            if arguments.only and arguments.only not in f"{case.network} {case.size} {case.pooling}":
+            if (
+                arguments.only
+                and arguments.only not in f"{case.network} {case.size} {case.pooling}"
+            ):
                 continue
             if weights is None:
                 print(f"left out: {case.network}, whose weights --compact names", file=sys.stderr)

@@ -55,9 +55,7 @@ class StylizeConfig:
     style_layers: Mapping[str, float] = _setting(
         _equal(0.2), "layers that give the style, and their weights"
     )
-    content_loss: str = _setting(
-        "mean", "form of the content loss", choices=("mean", "half_sum")
-    )
+    content_loss: str = _setting("mean", "form of the content loss", choices=("mean", "half_sum"))
     style_loss: str = _setting(
         "wasserstein",
         "form of the style loss",
@@ -73,9 +71,7 @@ class StylizeConfig:
     )
     pooling: str = _setting("max", "pooling of the features", choices=("max", "avg"))
     optimizer: str = _setting("adam", "optimiser of the pixels", choices=("adam", "lbfgs"))
-    learning_rate: float = _setting(
-        0.02, "step size of Adam; L-BFGS searches for its own", least=0
-    )
+    learning_rate: float = _setting(0.02, "step size of Adam; L-BFGS searches for its own", least=0)
     adam_b1: float = _setting(0.9, "decay of Adam's mean of gradients", least=0)
     adam_b2: float = _setting(0.99, "decay of Adam's mean of squared gradients", least=0)
     history: int = _setting(10, "updates that L-BFGS remembers", least=1)
@@ -124,7 +120,9 @@ def _check(entry: dataclasses.Field[Any], value: Any) -> None:
             raise ValueError("style_layers must name a layer")
         for name, weight in value.items():
             if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{entry.name}: the weight of {name} must be 0 or more; got {weight}")
+                raise ValueError(
+                    f"{entry.name}: the weight of {name} must be 0 or more; got {weight}"
+                )
     elif least is not None and not (math.isfinite(value) and value >= least):
         raise ValueError(f"{entry.name} must be finite and at least {least}; got {value}")
 

@@ -290,9 +290,7 @@ def _bordered_conv_bwd(
     frozen = isinstance(kernel, PreparedKernel)
     raw = kernel.kernel if frozen else kernel
     gradient, kernel_gradient = jax.vjp(_zero_conv, images, kernel)[1](cotangent)
-    outer = _Strips(
-        cotangent[:, :1], cotangent[:, -1:], cotangent[:, :, :1], cotangent[:, :, -1:]
-    )
+    outer = _Strips(cotangent[:, :1], cotangent[:, -1:], cotangent[:, :, :1], cotangent[:, :, -1:])
     strips, transpose = jax.vjp(
         functools.partial(_border_terms, padding), _take_strips(images, padding), raw
     )

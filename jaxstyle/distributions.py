@@ -26,6 +26,7 @@ from jaxstyle.losses import (
     check_square,
     choice,
     einsum,
+    second_moments,
     flatten_positions,
     gram_matrix,
     style_loss,
@@ -184,7 +185,7 @@ def gaussian_statistics(features: Array) -> GaussianStatistics:
     """
     check_features("gaussian_statistics", features)
     mean, centered = center(features)
-    covariance = einsum("bpc,bpd->bcd", centered, centered) / centered.shape[1]
+    covariance = second_moments(centered) / centered.shape[1]
     return GaussianStatistics(mean, covariance)
 
 

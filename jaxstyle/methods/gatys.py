@@ -27,7 +27,6 @@ from jaxstyle import features as vgg
 from jaxstyle.config import StylizeConfig, preset, replace
 from jaxstyle.weights import Weights
 
-
 INITS = ("content", "style-stats", "noise")
 
 
@@ -61,12 +60,14 @@ class StyleLoss(NamedTuple):
         blend: several styles' statistics and their weights, which sum to one, to one style's.
         target: a style's statistics to what `distance` compares with, made once.
         distance: statistics and target to `[batch]`.
+        degree: features of a times the size have a loss of a**degree times the size.
     """
 
     statistics: Callable[[Array], Any]
     blend: Callable[[Sequence[Any], Sequence[float]], Any]
     target: Callable[[Any], Any]
     distance: Callable[[Any, Any], Array]
+    degree: int
 
 
 def _average(statistics: Sequence[Any], weights: Sequence[float]) -> Any:
@@ -83,7 +84,9 @@ def _blend_gaussians(
     def outer(mean: Array) -> Array:
         return mean[:, :, None] * mean[:, None, :]
 
-    raw = [distributions.GaussianStatistics(s.mean, s.covariance + outer(s.mean)) for s in statistics]
+    raw = [
+        distributions.GaussianStatistics(s.mean, s.covariance + outer(s.mean)) for s in statistics
+    ]
     mean, second = _average(raw, weights)
     return distributions.GaussianStatistics(mean, second - outer(mean))
 
@@ -94,6 +97,7 @@ def _gram_loss(normalize: str, form: str) -> StyleLoss:
         _average,
         lambda statistics: statistics,
         functools.partial(losses.style_loss, form=form),
+        4,
     )
 
 
@@ -102,13 +106,14 @@ STYLE_LOSSES: Mapping[str, StyleLoss] = {
     "positions": _gram_loss("positions", "mean"),
     "elements": _gram_loss("elements", "mean"),
     "moments": StyleLoss(
-        losses.channel_moments, _average, lambda statistics: statistics, losses.moments_loss
+        losses.channel_moments, _average, lambda statistics: statistics, losses.moments_loss, 2
     ),
     "wasserstein": StyleLoss(
         distributions.gaussian_statistics,
         _blend_gaussians,
         distributions.wasserstein2_target,
         distributions.wasserstein2,
+        2,
     ),
 }
 
@@ -129,13 +134,13 @@ class Targets(NamedTuple):
     Attributes:
         content: `{layer: [1, h, w, c]}`.
         style: `{layer: target of the style loss}`.
-        factor: `{layer: scalar}` by which features are multiplied first: 1, or one over the mean
-            activation of the styles.
+        size: `{layer: scalar}`, the features' mean activation on the styles, or 1: the losses are
+            those of features divided by it.
     """
 
     content: dict[str, Array]
     style: dict[str, Any]
-    factor: dict[str, Array]
+    size: dict[str, Array]
 
 
 def extract(
@@ -167,24 +172,22 @@ def make_targets(
     loss = STYLE_LOSSES[config.style_loss]
     found = [extract(params, style, config, padding) for style in styles]
     content_features = extract(params, content, config, padding)
-    factor = {
-        name: _factor([f[name] for f in found], style_weights)
+    size = {
+        name: _mean_activation([f[name] for f in found], style_weights)
         if config.normalize_features
         else jnp.ones(())
         for name in content_features
     }
     style = {}
     for name in config.style_layers:
-        statistics = [loss.statistics(f[name] * factor[name]) for f in found]
+        statistics = [loss.statistics(f[name]) for f in found]
         style[name] = loss.target(loss.blend(statistics, style_weights))
-    content_targets = {n: content_features[n] * factor[n] for n in config.content_layers}
-    return Targets(content_targets, style, factor)
+    return Targets({name: content_features[name] for name in config.content_layers}, style, size)
 
 
-def _factor(found: Sequence[Array], weights: Sequence[float]) -> Array:
-    """One over the mean activation of a layer, which makes weights fit features of any scale."""
+def _mean_activation(found: Sequence[Array], weights: Sequence[float]) -> Array:
     mean = sum(w * jnp.mean(jnp.abs(f)) for w, f in zip(weights, found, strict=True))
-    return 1 / jnp.maximum(jnp.asarray(mean), 1e-6)
+    return jnp.maximum(jnp.asarray(mean), 1e-6)
 
 
 # Of ImageNet's colours, as torchvision and MXNet publish them.
@@ -217,13 +220,17 @@ def objective(
     """
     loss = STYLE_LOSSES[config.style_loss]
     found = extract(params, to_pictures(variables, config), config, padding)
-    found = {name: value * targets.factor[name] for name, value in found.items()}
+    # The size divides the losses, not the features: that would copy every feature map.
     content = sum(
-        weight * losses.content_loss(found[name], targets.content[name], form=config.content_loss)
+        weight
+        / targets.size[name] ** 2
+        * losses.content_loss(found[name], targets.content[name], form=config.content_loss)
         for name, weight in config.content_layers.items()
     )
     style = sum(
-        weight * loss.distance(loss.statistics(found[name]), targets.style[name])
+        weight
+        / targets.size[name] ** loss.degree
+        * loss.distance(loss.statistics(found[name]), targets.style[name])
         for name, weight in config.style_layers.items()
     )
     terms = {
@@ -326,7 +333,7 @@ def stylize(
         content: `[height, width, 3]` in [0, 1], at its full size: it is resized to `config.size`.
         styles: one or more pictures `[h, w, 3]` in [0, 1], each of its own size. A style is resized
             to `config.style_scale` times the picture, but never enlarged.
-        features: the perceptual network, as `jaxstyle.load_weights` gives it.
+        features: the perceptual network, as `jaxstyle.weights.load` gives it.
         config: settings; the default preset's for these features if none are given.
         style_weights: how much each style counts; equal if none are given. Only ratios matter.
         init: the picture to start from, of any size, in place of what `config.init` says.
@@ -347,7 +354,9 @@ def stylize(
     vgg.check_layers(features.params, {*config.content_layers, *config.style_layers})
     start = None if init is None else _check_picture("init", init)
     if start is None and config.init not in INITS:
-        raise ValueError(f"init must be one of {', '.join(INITS)}, or a picture; got {config.init!r}")
+        raise ValueError(
+            f"init must be one of {', '.join(INITS)}, or a picture; got {config.init!r}"
+        )
     # What cannot work is refused above, at the call; the generator begins with the first next().
     return _scales(content, pictures, weights, features, config, start, padding or features.padding)
 
@@ -382,20 +391,18 @@ def _scales(
             start = jnp.asarray(images.resize(init, size))[None]
         else:
             start = initial_pictures(wanted, resized, weights, config)
-        targets = _make_targets(network.params, wanted, resized, weights, config, padding)
+        targets = jitted_targets(network.params, wanted, resized, weights, config, padding)
         state = init_state(start, config)
         for step in range(1, config.steps + 1):
-            state, shown, terms = _update(state, params, targets, config, padding)
+            state, shown, terms = jitted_update(state, params, targets, config, padding)
             picture = shown
             if config.keep_colors == "luminance":
                 picture = color.transfer_luminance(shown, canvas)
             yield Iterate(picture[0], step, config.steps, scale, len(sizes), terms)
 
 
-_make_targets = jax.jit(
-    make_targets, static_argnames=("style_weights", "config", "padding")
-)
-_update = jax.jit(update, static_argnames=("config", "padding"), donate_argnums=0)
+jitted_targets = jax.jit(make_targets, static_argnames=("style_weights", "config", "padding"))
+jitted_update = jax.jit(update, static_argnames=("config", "padding"), donate_argnums=0)
 
 
 def _resize_style(style: np.ndarray, size: tuple[int, int], config: StylizeConfig) -> Array:

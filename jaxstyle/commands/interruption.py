@@ -1,0 +1,98 @@
+"""Ctrl-C: the first stops a run in good order, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE = 1.0  # seconds that Python has to end by itself before the process is ended
+
+
+class Interruption:
+    """While entered, the first SIGINT or SIGTERM asks to stop and the second quits at once.
+
+    As long as there is no picture to save, the first one quits, too. To quit is a
+    KeyboardInterrupt; but the compiler may hold Python back for many seconds, and so a thread
+    ends the process where that is not heard.
+
+    Args:
+        note: takes a line for the user, who may have asked for quiet; it is called from a thread.
+        complain: the same, for what must be said.
+
+    Attributes:
+        has_picture: there is something to save: set it when the first iterate has come.
+        writing: hold this lock to write a file: the process is not ended meanwhile.
+        number: the signal that asked to stop, 0 if none did.
+    """
+
+    def __init__(self, note: Callable[[str], None], complain: Callable[[str], None]):
+        self.has_picture = False
+        self.writing = threading.Lock()
+        self.number = 0
+        self._note = note
+        self._complain = complain
+        self._over = threading.Event()
+        self._before: dict[int, Any] = {}
+        self._writer: socket.socket | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM, as a shell would have it."""
+        return 128 + self.number
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals are for the main thread alone
+        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        # Handlers wait for the interpreter; this descriptor hears of a signal at once.
+        reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._writer is not None:
+            signal.set_wakeup_fd(-1)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._writer.close()  # which ends the thread
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first = self.number == 0
+        self.number = self.number or number
+        if not (first and self.has_picture):
+            raise KeyboardInterrupt
+
+    def _watch(self, reader: socket.socket) -> None:
+        heard = 0
+        with reader:
+            while data := reader.recv(64):
+                numbers = [number for number in data if number in _SIGNALS]
+                heard += len(numbers)
+                if heard > 1 or (numbers and not self.has_picture):
+                    if not self._over.wait(_GRACE):
+                        self._end(numbers[0])
+                elif numbers:
+                    self._note("stopping after this step to save it; once more to quit at once")
+
+    def _end(self, number: int) -> None:
+        with self.writing:
+            if self._over.is_set():
+                return
+            self._complain("jaxstyle: interrupted, with nothing to write")
+            sys.stderr.flush()
+            os._exit(128 + number)

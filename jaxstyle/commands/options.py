@@ -1,0 +1,189 @@
+"""Command-line options out of the settings' fields, so that help and defaults cannot drift.
+
+Nothing here imports JAX or NumPy: `--help` is made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from jaxstyle.config import StylizeConfig, did_you_mean, replace
+from jaxstyle.errors import UserError
+
+LayerList = list[tuple[str, float | None]]
+
+_DEFAULTS = StylizeConfig()  # which are the default preset's
+
+
+def add_config_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds one option for each field of StylizeConfig, absent from the namespace if not given."""
+    types = typing.get_type_hints(StylizeConfig)
+    for field in dataclasses.fields(StylizeConfig):
+        default = getattr(_DEFAULTS, field.name)
+        shown = f"{field.metadata['help']} (default: {_show(default)})"
+        parser.add_argument(
+            option_name(field.name),
+            dest=field.name,
+            default=argparse.SUPPRESS,
+            help=shown.replace("%", "%%"),
+            **_kind(field, types[field.name], default),
+        )
+
+
+def _kind(field: dataclasses.Field[Any], kind: Any, default: Any) -> dict[str, Any]:
+    """How argparse is to take a field's value."""
+    choices, least = field.metadata["choices"], field.metadata["least"]
+    if choices is not None:
+        words = "|".join(choices)
+        if default is not None:
+            return {"type": one_of(choices), "metavar": words}
+        # The bare option is its first choice.
+        bare = {"nargs": "?", "const": choices[0]}
+        return {"type": one_of(choices), "metavar": f"={words}", **bare}
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if kind is int:
+        return {"type": whole_number(least), "metavar": "N"}
+    if kind is float:
+        return {"type": number(least), "metavar": "X"}
+    if isinstance(default, Mapping):
+        return {"type": layer_list, "metavar": "LAYER[=WEIGHT],..."}
+    return {"metavar": field.name.upper()}
+
+
+def option_name(field: str) -> str:
+    """`--style-weight` for the field `style_weight`."""
+    return "--" + field.replace("_", "-")
+
+
+def bare_options() -> dict[str, tuple[str, ...]]:
+    """Options that may stand without a value, and the values that they may have."""
+    return {
+        option_name(field.name): field.metadata["choices"]
+        for field in dataclasses.fields(StylizeConfig)
+        if field.metadata["choices"] and getattr(_DEFAULTS, field.name) is None
+    }
+
+
+def bind_bare_options(arguments: Sequence[str]) -> list[str]:
+    """Writes a bare `--keep-colors` as `--keep-colors=luminance`, so that it eats no file name.
+
+    Only one of its own choices, as the next argument, counts as its value.
+    """
+    bare, bound = bare_options(), []
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return [*bound, *arguments[i:]]
+        following = arguments[i + 1] if i + 1 < len(arguments) else None
+        if argument in bare and following not in bare[argument]:
+            argument = f"{argument}={bare[argument][0]}"
+        bound.append(argument)
+    return bound
+
+
+def overridden(preset: StylizeConfig, given: Mapping[str, Any]) -> StylizeConfig:
+    """The preset with the options that were given on the command line.
+
+    A layer without a weight gets an equal share of the total weight of the preset's layers.
+
+    Args:
+        preset: settings to begin with.
+        given: parsed options by the name of their field; other names are left alone.
+
+    Raises:
+        UserError: The settings do not go together.
+    """
+    names = {field.name for field in dataclasses.fields(StylizeConfig)}
+    changes = {name: value for name, value in given.items() if name in names}
+    for name, value in changes.items():
+        was = getattr(preset, name)
+        if isinstance(was, Mapping):
+            share = sum(was.values()) / len(value)
+            changes[name] = {layer: share if w is None else w for layer, w in value}
+    try:
+        return replace(preset, **changes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+# Types of arguments: each turns a string into a value or says what was expected
+
+
+def one_of(choices: Iterable[str]) -> Callable[[str], str]:
+    """A type of argument: one of some words, with the nearest as a suggestion."""
+    choices = tuple(choices)
+
+    def parse(text: str) -> str:
+        if text in choices:
+            return text
+        raise argparse.ArgumentTypeError(
+            f"unknown {text!r}{did_you_mean(text, choices)} (one of {', '.join(choices)})"
+        )
+
+    return parse
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A type of argument: a whole number, within bounds."""
+    expected = f"a whole number, at least {least}"
+    if most is not None:
+        expected = f"a whole number from {least} to {most}"
+    return lambda text: _checked(
+        text, int, lambda value: value >= least and (most is None or value <= most), expected
+    )
+
+
+def number(least: float) -> Callable[[str], float]:
+    """A type of argument: a finite number with a lower bound."""
+    expected = f"a number, at least {least:g}"
+    return lambda text: _checked(text, float, lambda value: value >= least, expected)
+
+
+def weight_list(text: str) -> list[float]:
+    """A type of argument: numbers between commas, none negative, not all zero."""
+    weights = [_weight(part) for part in text.split(",")]
+    if sum(weights) <= 0:
+        raise argparse.ArgumentTypeError(f"expected a weight above 0, got {text!r}")
+    return weights
+
+
+def layer_list(text: str) -> LayerList:
+    """A type of argument: `relu1_1,relu2_1=0.5`; the weight is None where none is given."""
+    layers: LayerList = []
+    for part in text.split(","):
+        name, equals, weight = part.strip().partition("=")
+        if not name:
+            raise argparse.ArgumentTypeError(f"expected layers between commas, got {text!r}")
+        if name in (layer for layer, _ in layers):
+            raise argparse.ArgumentTypeError(f"{name} is named twice")
+        layers.append((name, _weight(weight) if equals else None))
+    return layers
+
+
+_weight = number(0)
+
+
+def _checked(text: str, kind: type, accept: Callable[[Any], bool], expected: str) -> Any:
+    try:
+        value = kind(text)
+        if math.isfinite(value) and accept(value):
+            return value
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+
+def _show(value: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(value, Mapping):
+        if len(set(value.values())) == 1:  # without weights they are equal
+            return ",".join(value)
+        return ",".join(f"{name}={weight:g}" for name, weight in value.items())
+    if value is None or isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,112 @@
+"""Which files a run reads and writes, checked before anything is computed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxstyle import images
+from jaxstyle.errors import UserError
+
+
+class Task(NamedTuple):
+    """One picture to make.
+
+    Attributes:
+        content: the file to read.
+        output: the file to write.
+        done: it is there already and need not be made.
+    """
+
+    content: Path
+    output: Path
+    done: bool
+
+
+def plan(content: Path, output: Path, others: Sequence[Path], *, overwrite: bool) -> list[Task]:
+    """The pictures to make of a file or of a folder.
+
+    Args:
+        content: a picture or a folder of them.
+        output: a file, or a folder if `content` is one; it need not exist.
+        others: files that are read, too, and so never written to.
+        overwrite: replace what is there.
+
+    Raises:
+        UserError: A file would be lost, or there is nothing to do.
+    """
+    if not content.exists():
+        raise UserError(f"{content}: no such file or folder")
+    if content.is_dir():
+        return _plan_folder(content, output, others, overwrite=overwrite)
+    if output.is_dir():
+        raise UserError(f"{output} is a folder: expected a file name, as {content} is one picture")
+    check_new(output, [content, *others], overwrite=overwrite)
+    images.check_output_path(output)
+    return [Task(content, output, done=False)]
+
+
+def check_new(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuses to write to a file that is read, or, without `overwrite`, to one that is there.
+
+    Raises:
+        UserError: The file would be lost, or cannot be written.
+    """
+    for other in inputs:
+        if same_file(path, other):
+            raise UserError(f"{path} is read by this command: write to another file")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected a file name")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists: choose another name, or pass --overwrite to replace it")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}: make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"{path} cannot be written to: choose another name")
+
+
+def same_file(a: Path, b: Path) -> bool:
+    """Whether two paths, of files that need not exist, name one file."""
+    if a.exists() and b.exists():
+        return a.samefile(b)
+    return a.resolve() == b.resolve()
+
+
+def _plan_folder(
+    content: Path, output: Path, others: Sequence[Path], *, overwrite: bool
+) -> list[Task]:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: expected a folder, as {content} is one")
+    if same_file(content, output):
+        raise UserError(f"{output} is the folder of the contents: write to another one")
+    contents = images.list_images(content)
+    tasks, taken = [], set()
+    for path in contents:
+        target = output / _name(path)
+        if target in taken:  # a.gif beside a.png
+            target = output / f"{path.name}.png"
+        taken.add(target)
+        if any(same_file(target, other) for other in [*contents, *others]):
+            raise UserError(f"{target} is read by this command: write to another folder")
+        done = target.exists() and not overwrite and not _left_unfinished(target)
+        tasks.append(Task(path, target, done))
+    return tasks
+
+
+def _name(content: Path) -> str:
+    """The content's own name, as PNG where its format is read but not written."""
+    if content.suffix.lower() in images.OUTPUT_FORMATS:
+        return content.name
+    return f"{content.stem}.png"
+
+
+def _left_unfinished(path: Path) -> bool:
+    """Whether an earlier run says in the file that it was stopped before the end."""
+    try:
+        made_by = json.loads(images.read_metadata(path).get("jaxstyle", "{}"))
+        return made_by.get("finished") is False
+    except (UserError, OSError, ValueError, AttributeError):
+        return False  # not ours to replace

@@ -1,0 +1,147 @@
+"""The convolution against direct sums in float64, on every padding and at awkward sizes."""
+
+import jax
+import jax.numpy as jnp
+import networks
+import numpy as np
+import pytest
+
+from jaxstyle import convolution, features
+
+SIZES = [(8, 12), (7, 9), (5, 6), (2, 3), (1, 4), (4, 1), (1, 1)]
+MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
+def reference(images: np.ndarray, kernel: np.ndarray, padding: str) -> np.ndarray:
+    """The sum over taps, in float64."""
+    reach = kernel.shape[0] // 2
+    amounts = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    padded = np.pad(images.astype(np.float64), amounts, mode=MODES[padding])
+    height, width = images.shape[1:3]
+    total = np.zeros((*images.shape[:3], kernel.shape[3]))
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            total += padded[:, i : i + height, j : j + width] @ kernel[i, j].astype(np.float64)
+    return total
+
+
+def arrays(size: tuple[int, int], inputs: int, outputs: int, taps: int = 3):
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((2, *size, inputs)).astype(np.float32)
+    kernel = generator.standard_normal((taps, taps, inputs, outputs)).astype(np.float32)
+    return images, kernel / np.float32(taps * np.sqrt(inputs))
+
+
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [(3, 5), (64, 64)])
+def test_equals_the_sum_over_taps(size, padding, channels):
+    images, kernel = arrays(size, *channels)
+    prepared = convolution.prepare_kernel(kernel)
+    assert isinstance(prepared, convolution.PreparedKernel) == (channels == (64, 64))
+    wanted = reference(images, kernel, padding)
+    for given in (jnp.asarray(kernel), prepared):
+        found = convolution.conv2d(jnp.asarray(images), given, padding=padding)
+        np.testing.assert_allclose(found, wanted, atol=3e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+@pytest.mark.parametrize("size", SIZES)
+def test_gradient_is_the_transpose(size, padding):
+    """<dy, conv(x)> is bilinear, so its derivative in direction d is <dy, conv(d)>, in float64."""
+    images, kernel = arrays(size, 64, 64)
+    generator = np.random.default_rng(1)
+    cotangent, direction = generator.standard_normal((2, *images.shape))
+    wanted = np.sum(cotangent * reference(direction, kernel, padding))
+    scale = np.linalg.norm(cotangent) * np.linalg.norm(direction)
+    for given in (jnp.asarray(kernel), convolution.prepare_kernel(kernel)):
+
+        def inner(x, given=given):
+            return jnp.sum(cotangent * convolution.conv2d(x, given, padding=padding))
+
+        found = np.sum(np.asarray(jax.grad(inner)(jnp.asarray(images)), np.float64) * direction)
+        assert abs(found - wanted) < 1e-5 * scale
+
+
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+def test_gradient_of_a_trainable_kernel(padding):
+    images, kernel = arrays((5, 6), 3, 4)
+    generator = np.random.default_rng(1)
+    cotangent = generator.standard_normal((2, 5, 6, 4))
+    direction = generator.standard_normal(kernel.shape)
+
+    def inner(k):
+        return jnp.sum(cotangent * convolution.conv2d(jnp.asarray(images), k, padding=padding))
+
+    found = np.sum(np.asarray(jax.grad(inner)(jnp.asarray(kernel)), np.float64) * direction)
+    wanted = np.sum(cotangent * reference(images, direction, padding))
+    assert abs(found - wanted) < 1e-5 * np.linalg.norm(cotangent) * np.linalg.norm(direction)
+
+
+def test_gradient_of_a_prepared_kernel_is_zero():
+    images, kernel = arrays((5, 6), 64, 64)
+    for padding in convolution.PADDINGS:
+        gradient = jax.grad(
+            lambda k, padding=padding: convolution.conv2d(images, k, padding=padding).sum()
+        )(convolution.prepare_kernel(kernel))
+        assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("taps", [1, 5, 9])
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+def test_other_sizes_of_kernel(taps, padding):
+    images, kernel = arrays((11, 13), 3, 4, taps)
+    bias = np.arange(4, dtype=np.float32)
+    found = convolution.conv2d(jnp.asarray(images), jnp.asarray(kernel), bias, padding=padding)
+    np.testing.assert_allclose(found, reference(images, kernel, padding) + bias, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "padding"), [((32, 32), "zero"), ((37, 45), "zero"), ((37, 45), "reflect")]
+)
+def test_error_of_the_image_gradient_of_vgg(size, padding):
+    """float32 through Winograd against float64 through direct convolution."""
+    params = networks.random_params(((64, 64), (64, 64), (64, 64), (64,), (64,)))
+    pixels = np.random.default_rng(0).random((1, *size, 3))
+
+    def loss(params, x):
+        found = features.vgg(params, x, ["relu2_1", "relu5_1"], padding=padding, pooling="avg")
+        return sum(jnp.sum(value**2) / value.size for value in found.values())
+
+    gradient = jax.jit(jax.grad(loss, 1))(features.prepare(params), jnp.float32(pixels))
+    with jax.enable_x64(True):
+        exact = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        wanted = jax.jit(jax.grad(loss, 1))(exact, jnp.asarray(pixels, jnp.float64))
+        assert wanted.dtype == np.float64
+        wanted = np.asarray(wanted)
+    error = np.asarray(gradient, np.float64) - wanted
+    assert np.abs(error).max() < 1e-3 * np.abs(wanted).max()
+    assert np.linalg.norm(error) < 1e-4 * np.linalg.norm(wanted)
+
+
+def test_each_platform_has_its_own():
+    """The platform is chosen where the code is lowered: a TPU's program holds convolutions."""
+    images, kernel = arrays((8, 8), 64, 64)
+    prepared = convolution.prepare_kernel(kernel)
+    for padding in convolution.PADDINGS:
+        function = jax.jit(lambda x, k, padding=padding: convolution.conv2d(x, k, padding=padding))
+        texts = {
+            platform: jax.export.export(function, platforms=[platform])(
+                images, prepared
+            ).mlir_module()
+            for platform in ("cpu", "cuda", "tpu")
+        }
+        assert "dot_general" in texts["cpu"]
+        for platform in ("cuda", "tpu"):
+            assert texts[platform].count("stablehlo.convolution") == 1
+            assert "dot_general" not in texts[platform]
+
+
+def test_bad_arguments():
+    images, kernel = arrays((4, 4), 3, 5)
+    with pytest.raises(ValueError, match="padding must be one of zero, reflect, replicate"):
+        convolution.conv2d(images, kernel, padding="same")
+    with pytest.raises(ValueError, match="same number of input channels"):
+        convolution.conv2d(images[..., :2], kernel)
+    with pytest.raises(ValueError, match="odd size"):
+        convolution.conv2d(images, kernel[:2, :2])
