@@ -12,6 +12,7 @@ import numpy as np
 
 
 def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float]]:
+    """Loads, compiles, and returns the step with the seconds of compilation."""
     from jaxstyle import runtime
 
     if settings["tune"]:

@@ -64,6 +64,7 @@ def variation(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float]]:
+    """Loads, makes the targets, and returns the step."""
     layout = torch.channels_last if settings["channels_last"] else torch.contiguous_format
     params = {}
     for name, value in load_file(settings["weights"]).items():

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        print("jaxstyle: interrupted, with nothing to write", file=sys.stderr)
+        print("jaxstyle: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

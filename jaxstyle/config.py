@@ -13,9 +13,9 @@ FEATURE_SCALES = ("normalized", "oxford", "torchvision")
 
 
 def _setting(
-    default: Any, help: str, *, choices: tuple[str, ...] | None = None, least: float | None = None
+    default: Any, text: str, *, choices: tuple[str, ...] | None = None, least: float | None = None
 ) -> Any:
-    metadata = {"help": help, "choices": choices, "least": least}
+    metadata = {"help": text, "choices": choices, "least": least}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array, lax
 
 PADDINGS = ("zero", "reflect", "replicate")
+_PAD_MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge"}  # of jnp.pad
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # float32 means float32: without this a GPU may use TF32 and a TPU bfloat16.
 _PRECISION = lax.Precision.HIGHEST
@@ -137,11 +138,8 @@ def pad(images: Array, amount: int, padding: str) -> Array:
 
     Reflection beyond the other side of a small picture goes on to and fro.
     """
-    if padding == "zero":
-        mode = "constant"
-    else:
-        mode = "reflect" if padding == "reflect" else "edge"
-    return jnp.pad(images, ((0, 0), (amount, amount), (amount, amount), (0, 0)), mode=mode)
+    amounts = ((0, 0), (amount, amount), (amount, amount), (0, 0))
+    return jnp.pad(images, amounts, mode=_PAD_MODES[padding])
 
 
 def _check(images: Array, kernel: Array, padding: str) -> None:
@@ -247,10 +245,9 @@ def _border_terms(padding: str, strips: _Strips, kernel: Array) -> _Strips:
 
     The corners beyond the picture belong to the rows, hence the zeros at the ends of the columns.
     """
-    mode = "reflect" if padding == "reflect" else "edge"
 
     def row(strip: Array, taps: Array) -> Array:
-        wide = jnp.pad(strip, ((0, 0), (0, 0), (1, 1), (0, 0)), mode=mode)
+        wide = jnp.pad(strip, ((0, 0), (0, 0), (1, 1), (0, 0)), mode=_PAD_MODES[padding])
         return _xla_conv(wide, taps[None], "VALID")
 
     def column(strip: Array, taps: Array) -> Array:

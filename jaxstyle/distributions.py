@@ -25,10 +25,9 @@ from jaxstyle.losses import (
     check_pair,
     check_square,
     choice,
-    einsum,
-    second_moments,
     flatten_positions,
     gram_matrix,
+    second_moments,
     style_loss,
 )
 

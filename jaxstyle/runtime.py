@@ -174,8 +174,8 @@ def find_device(name: str | None) -> jax.Device:  # pyright: ignore[reportInvali
         if name is None:
             return jax.devices()[0]
         kind, colon, index = name.lower().partition(":")
-        devices = jax.devices(kind)
-        if not colon:
+        devices = jax.devices(kind) if kind else []
+        if kind and not colon:
             return devices[0]
         if index.isdecimal() and int(index) < len(devices):
             return devices[int(index)]

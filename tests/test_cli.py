@@ -600,7 +600,7 @@ SLOW_RUN = """
                 print("stepping", flush=True)
             if mode == "stuck" and step == 3:
                 hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
-            time.sleep(0.01)
+            time.sleep(1.0 if mode == "slow" and step >= 3 else 0.01)
 
     gatys.stylize = slow
     sys.exit(cli.main(arguments))
@@ -642,23 +642,32 @@ def test_first_interrupt_writes_the_picture_so_far(command, number, code):
 
 
 @pytest.mark.parametrize(
-    ("mode", "wait_for", "count"), [("stuck", "stepping", 2), ("compiler", "ready", 1)]
+    ("mode", "wait_for", "signals", "says"),
+    [
+        ("stuck", "stepping", [signal.SIGINT] * 2, "quit at once; the picture was not written"),
+        ("compiler", "ready", [signal.SIGTERM], "interrupted, with nothing to write yet"),
+    ],
 )
-def test_interrupt_is_heard_while_the_compiler_is_busy(command, mode, wait_for, count):
+def test_interrupt_is_heard_while_the_compiler_is_busy(command, mode, wait_for, signals, says):
     before = set(command.folder.iterdir())
     found, errors, seconds = interrupted(
-        command.folder, mode, wait_for, [signal.SIGINT] * count, "--quiet", "--trace", "t.png"
+        command.folder, mode, wait_for, signals, "--quiet", "--trace", "t.png"
     )
-    assert found == 130
+    assert found == 128 + signals[0]
     assert seconds < 5
-    assert only_line(errors) == "jaxstyle: interrupted, with nothing to write"
+    assert only_line(errors) == f"jaxstyle: {says}"
     left = {path.name for path in set(command.folder.iterdir()) - before}
     assert left <= {"cache", "t.jsonl"}
 
 
-def test_interrupt_before_anything(command):
-    found, errors, _ = interrupted(command.folder, "compiler", "ready", [signal.SIGINT], "-q")
-    assert (found, only_line(errors)) == (130, "jaxstyle: interrupted, with nothing to write")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_second_interrupt_quits_at_once(command, number, code):
+    found, errors, _ = interrupted(command.folder, "slow", "stepping", [number, number], "-q")
+    assert (found, only_line(errors)) == (
+        code,
+        "jaxstyle: quit at once; the picture was not written",
+    )
+    assert not Path("out.png").exists()
 
 
 def test_handlers_are_put_back(command, fake):

@@ -47,6 +47,13 @@ class Interruption:
         """130 after Ctrl-C, 143 after SIGTERM, as a shell would have it."""
         return 128 + self.number
 
+    @property
+    def farewell(self) -> str:
+        """What to say of a run that was not allowed to end by itself."""
+        if self.has_picture:
+            return "jaxstyle: quit at once; the picture was not written"
+        return "jaxstyle: interrupted, with nothing to write yet"
+
     def __enter__(self) -> Interruption:
         if threading.current_thread() is not threading.main_thread():
             return self  # signals are for the main thread alone
@@ -93,6 +100,6 @@ class Interruption:
         with self.writing:
             if self._over.is_set():
                 return
-            self._complain("jaxstyle: interrupted, with nothing to write")
+            self._complain(self.farewell)
             sys.stderr.flush()
             os._exit(128 + number)

@@ -53,9 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: Bad input. For one picture of a folder it is reported, and the others are made.
     """
     progress = Progress(quiet=arguments.quiet)
-    with Interruption(progress.note, progress.complain) as stop, contextlib.ExitStack() as stack:
-        stack.callback(progress.end)
-        stack.enter_context(_logged(progress))
+    with Interruption(progress.note, progress.complain) as stop, _logged(progress):
+        try:
+            return _run(arguments, progress, stop)
+        except KeyboardInterrupt:
+            progress.end()
+            progress.complain(stop.farewell)
+            return stop.exit_code
+        finally:
+            progress.end()
+
+
+def _run(arguments: argparse.Namespace, progress: Progress, stop: Interruption) -> int:
+    with contextlib.ExitStack() as stack:
         tasks = _check_paths(arguments)
         job = _load(arguments)
         runtime.prepare(device=arguments.device, warn=progress.note)
