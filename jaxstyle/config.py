@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+# What `init` may name; anything else on the command line is a picture file.
+INITS = ("content", "style-stats", "noise")
 FEATURE_SCALES = ("normalized", "oxford", "torchvision")
 
 
@@ -97,8 +99,9 @@ class StylizeConfig:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             _check(entry, getattr(self, entry.name))
-        if self.averaging >= 1:
-            raise ValueError(f"averaging must be below 1; got {self.averaging}")
+        for name in ("averaging", "adam_b1", "adam_b2"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1; got {getattr(self, name)}")
         if self.standardize and self.clamp:
             raise ValueError("clamp applies to pixels in [0, 1]; turn it off with standardize")
 

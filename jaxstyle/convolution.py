@@ -72,7 +72,7 @@ class PreparedKernel(NamedTuple):
 
 def uses_winograd(kernel_shape: Sequence[int]) -> bool:
     """Whether Winograd was measured to be faster on the CPU for a kernel `[3, 3, in, out]`."""
-    return tuple(kernel_shape[:2]) == (3, 3) and min(kernel_shape[2:]) >= 64
+    return tuple(kernel_shape[:2]) == (3, 3) and min(kernel_shape[2:]) >= 128
 
 
 def prepare_kernel(kernel: Any) -> PreparedKernel | Array:

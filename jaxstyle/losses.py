@@ -274,21 +274,27 @@ def flatten_positions(features: Array) -> Array:
     return features.reshape(batch, height * width, channels)
 
 
-@jax.custom_jvp
+@jax.custom_vjp
 def second_moments(flat: Array) -> Array:
     """F'F of [batch, positions, channels], [batch, channels, channels].
 
-    Its derivative is stated as S + S' with S = F'dF: so its transpose adds the two halves of the
-    cotangent, which are small, and multiplies the features once. Left alone it multiplies twice.
+    Its gradient is stated, F (D + D') for a cotangent D: left alone, it would multiply the features
+    twice, and give the product the wrong way round, to be transposed.
     """
     return einsum("bpc,bpd->bcd", flat, flat, preferred_element_type=accumulator(flat))
 
 
-@second_moments.defjvp
-def _second_moments_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (flat,), (tangent,) = primals, tangents
-    half = einsum("bpc,bpd->bcd", flat, tangent, preferred_element_type=accumulator(flat))
-    return second_moments(flat), half + half.swapaxes(1, 2)
+def _second_moments_fwd(flat: Array) -> tuple[Array, Array]:
+    return second_moments(flat), flat
+
+
+def _second_moments_bwd(flat: Array, cotangent: Array) -> tuple[Array]:
+    both = cotangent + cotangent.swapaxes(1, 2)
+    gradient = einsum("bpc,bcd->bpd", flat, both, preferred_element_type=both.dtype)
+    return (gradient.astype(flat.dtype),)
+
+
+second_moments.defvjp(_second_moments_fwd, _second_moments_bwd)
 
 
 def gram_matrix(

@@ -13,14 +13,16 @@ import pytest
 from safetensors.numpy import save_file
 
 import jaxstyle
-from jaxstyle import cli, images, runtime
-from jaxstyle.config import PRESETS, StylizeConfig
+from jaxstyle import cli, images, runtime, weights
+from jaxstyle.config import PRESETS, StylizeConfig, preset
+from jaxstyle.errors import UserError
 from jaxstyle.methods import gatys
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = {"conv1_1": 4, "conv1_2": 4, "conv2_1": 4, "conv2_2": 6}
 WIDTHS |= {f"conv3_{i}": 6 for i in (1, 2, 3, 4)} | {f"conv4_{i}": 8 for i in (1, 2, 3, 4)}
 WIDTHS |= {"conv5_1": 8}
+DEFAULT = preset("default", scale="normalized")
 SMALL = ["--size", "32", "--steps", "3", "--scales", "1"]
 # Few layers, for they are what the compiler takes long for.
 LIGHT = ["--style-layers", "relu1_1,relu1_2", "--content-layers", "relu2_1"]
@@ -264,12 +266,6 @@ def test_mistakes(command, fake, capsys, arguments, expected):
     assert not fake.calls
 
 
-def test_starts_are_those_of_the_method():
-    from jaxstyle.commands import stylize
-
-    assert stylize._STARTS == gatys.INITS
-
-
 def test_unknown_command(capsys):
     assert cli.main(["stylise"]) == 2
     assert "did you mean stylize" in only_line(capsys.readouterr().err)
@@ -299,24 +295,84 @@ def test_no_memory(command, monkeypatch, capsys):
     assert "not enough memory at --size 512" in only_line(capsys.readouterr().err)
 
 
+def test_no_features_at_hand(command, monkeypatch, capsys):
+    def default_spec():
+        raise UserError("no features at hand: run `jaxstyle weights fetch vgg19`")
+
+    monkeypatch.setattr(weights, "default_spec", default_spec)
+    assert cli.main(["stylize", *BASIC]) == 2
+    assert "jaxstyle weights fetch vgg19" in only_line(capsys.readouterr().err)
+
+
+# The other command
+
+
+def test_weights_are_listed(capsys):
+    assert cli.main(["weights", "list"]) == 0
+    text = capsys.readouterr().out
+    for row in weights.list_weights():
+        assert row.name in text
+        assert row.path in text
+
+
+def test_weights_are_fetched_by_name(monkeypatch, capsys):
+    asked = []
+
+    def fetch(name, *, progress):
+        asked.append((name, progress))
+        return Path("cache/vgg19.h5")
+
+    monkeypatch.setattr(weights, "fetch", fetch)
+    assert cli.main(["weights", "fetch", "vgg19"]) == 0
+    assert cli.main(["weights", "fetch", "vgg19", "--quiet"]) == 0
+    assert asked == [("vgg19", True), ("vgg19", False)]
+    assert capsys.readouterr().out == "cache/vgg19.h5\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fetch"], "fetch what?"),
+        (["fetch", "vgg18"], "vgg18"),
+        (["list", "vgg19"], "takes no name"),
+        (["fitch", "vgg19"], "did you mean fetch"),
+        ([], "list|fetch"),
+    ],
+)
+def test_mistakes_about_weights(capsys, arguments, expected):
+    assert cli.main(["weights", *arguments]) == 2
+    assert expected in only_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("preset", "cached", "expected"),
+    [
+        ("default", ["vgg19"], "lite"),
+        ("local2021", ["vgg16", "vgg19"], "vgg16"),
+        ("local2021", ["vgg19"], "lite"),
+    ],
+)
+def test_a_preset_prefers_its_own_features(monkeypatch, preset, cached, expected):
+    from jaxstyle.commands import stylize
+
+    rows = [weights.Listed(name, "cached", 1, "", "", "") for name in cached]
+    monkeypatch.setattr(weights, "list_weights", lambda: rows)
+    monkeypatch.setattr(weights, "default_spec", lambda: "lite")
+    assert stylize._own_features(preset) == expected
+
+
 # Options
 
 
 def test_defaults_are_those_of_the_preset(command, fake):
     assert command(*BASIC) == 0
-    assert fake.config == gatys_preset()
+    assert fake.config == DEFAULT
     assert fake.calls[0]["init"] is None
     assert fake.calls[0]["style_weights"] is None
     assert fake.calls[0]["features"].padding == "reflect"
     np.testing.assert_array_equal(
         fake.calls[0]["content"], images.load("photo.png").pixels, strict=True
     )
-
-
-def gatys_preset(name="default"):
-    from jaxstyle.config import preset
-
-    return preset(name, scale="normalized")
 
 
 def test_options_change_their_setting_alone(command, fake):
@@ -337,7 +393,7 @@ def test_options_change_their_setting_alone(command, fake):
     }
     arguments = [x for name, value in options.items() for x in (flag(name), value)]
     assert command(*BASIC, *arguments) == 0
-    wanted = {name: getattr(gatys_preset(), name) for name in StylizeConfig.__dataclass_fields__}
+    wanted = {name: getattr(DEFAULT, name) for name in StylizeConfig.__dataclass_fields__}
     assert vars(fake.config) == wanted | options
 
 
@@ -371,9 +427,8 @@ def test_keep_colors_may_stand_alone(command, fake, arguments, expected):
 def test_layers_without_weight_share_the_total(command, fake):
     layers = "relu1_1,relu2_1=0.5"
     assert command(*BASIC, "--content-layers", "relu4_2", "--style-layers", layers) == 0
-    preset = gatys_preset()
-    total = sum(preset.style_layers.values())
-    assert dict(fake.config.content_layers) == {"relu4_2": sum(preset.content_layers.values())}
+    total = sum(DEFAULT.style_layers.values())
+    assert dict(fake.config.content_layers) == {"relu4_2": sum(DEFAULT.content_layers.values())}
     assert dict(fake.config.style_layers) == {"relu1_1": pytest.approx(total / 2), "relu2_1": 0.5}
 
 

@@ -19,7 +19,7 @@ from jaxstyle import images, runtime, weights
 from jaxstyle.commands import options, paths
 from jaxstyle.commands.interruption import Interruption
 from jaxstyle.commands.progress import Moment, Progress, duration
-from jaxstyle.config import PRESETS, StylizeConfig, did_you_mean, preset
+from jaxstyle.config import INITS, PRESETS, StylizeConfig, did_you_mean, preset
 from jaxstyle.errors import UserError
 from jaxstyle.trace import TERMS, Trace, trace_files
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from jaxstyle.methods.gatys import Iterate
 
 _PREVIEW_SECONDS = 2.0
-_STARTS = ("content", "style-stats", "noise")
 
 
 class _Job(NamedTuple):
@@ -89,7 +88,7 @@ def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
     """The pictures to make; raises UserError if a file would be lost or cannot be written."""
     read = list(arguments.styles)
     start = getattr(arguments, "init", None)
-    if start is not None and start not in _STARTS:
+    if start is not None and start not in INITS:
         read.append(Path(start))
     overwrite = arguments.overwrite
     tasks = paths.plan(arguments.content, arguments.output, read, overwrite=overwrite)
@@ -120,10 +119,10 @@ def _load(arguments: argparse.Namespace) -> _Job:
     given = vars(arguments).copy()
     init = None
     start = given.get("init")
-    if start is not None and start not in _STARTS:
+    if start is not None and start not in INITS:
         if not Path(start).exists():
-            near = did_you_mean(start, _STARTS)
-            raise UserError(f"--init: neither {', '.join(_STARTS)} nor a file: {start!r}{near}")
+            near = did_you_mean(start, INITS)
+            raise UserError(f"--init: neither {', '.join(INITS)} nor a file: {start!r}{near}")
         init = images.load(start, max_pixels=arguments.max_pixels).pixels
         del given["init"]
     styles = [images.load(path, max_pixels=arguments.max_pixels).pixels for path in styles]

@@ -24,10 +24,8 @@ from jax import Array
 
 from jaxstyle import color, distributions, images, losses
 from jaxstyle import features as vgg
-from jaxstyle.config import StylizeConfig, preset, replace
+from jaxstyle.config import INITS, StylizeConfig, preset, replace
 from jaxstyle.weights import Weights
-
-INITS = ("content", "style-stats", "noise")
 
 
 class Iterate(NamedTuple):
@@ -272,7 +270,9 @@ def init_state(pictures: Array, config: StylizeConfig) -> State:
     """The state before the first update."""
     variables = to_variables(pictures, config)
     average = jnp.zeros_like(variables) if config.averaging > 0 else jnp.zeros(())
-    return State(variables, make_optimizer(config).init(variables), average, jnp.zeros(()))
+    # Copied, because optax shares zeros between fields, and a buffer is donated but once.
+    opt_state = jax.tree.map(jnp.copy, make_optimizer(config).init(variables))
+    return State(variables, opt_state, average, jnp.zeros(()))
 
 
 def update(
