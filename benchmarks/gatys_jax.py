@@ -38,14 +38,17 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
     )
     targets_seconds = time.perf_counter() - start
     params = jax.block_until_ready(features.prepare(network.params))
+    loss_weights = gatys.loss_weights(config, targets)
     state = gatys.init_state(content, config)
     start = time.perf_counter()
-    update = gatys.jitted_update.lower(state, params, targets, config, network.padding).compile()
+    update = gatys.jitted_update.lower(
+        state, params, targets, loss_weights, config, network.padding
+    ).compile()
     figures = {"targets_s": targets_seconds, "compile_s": time.perf_counter() - start}
 
     def step() -> float:
         nonlocal state
-        state, picture, terms = update(state, params, targets)
+        state, picture, terms = update(state, params, targets, loss_weights)
         jax.block_until_ready((state, picture))
         return float(terms["total"])
 

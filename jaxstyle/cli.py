@@ -185,7 +185,7 @@ def _add_files(parser: _Parser) -> None:
     )
     files.add_argument(
         "--features",
-        metavar="lite|vgg19|vgg16|FILE",
+        metavar="lite|vgg19|vgg16|random|FILE",
         help="network whose features are compared (default: the first of these that is at hand)",
     )
     files.add_argument(

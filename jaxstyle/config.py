@@ -48,7 +48,7 @@ class StylizeConfig:
         "(styles are never enlarged)",
         least=0,
     )
-    content_weight: float = _setting(0.02, "weight of the content loss", least=0)
+    content_weight: float = _setting(0.2, "weight of the content loss", least=0)
     style_weight: float = _setting(1.0, "weight of the style loss", least=0)
     tv_weight: float = _setting(2.0, "weight of the total variation", least=0)
     content_layers: Mapping[str, float] = _setting(
@@ -113,9 +113,9 @@ class StylizeConfig:
         )
 
 
-def _check(entry: dataclasses.Field[Any], value: Any) -> None:
+def _check(entry: Any, value: Any) -> None:
     choices, least = entry.metadata["choices"], entry.metadata["least"]
-    if choices is not None and value is not None and value not in choices:
+    if choices is not None and value not in (*choices, entry.default):
         hint = did_you_mean(value, choices)
         raise ValueError(f"{entry.name} must be one of {', '.join(choices)}; got {value!r}{hint}")
     if isinstance(value, Mapping):

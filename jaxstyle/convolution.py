@@ -29,6 +29,7 @@ _PRECISION = lax.Precision.HIGHEST
 # The transforms of F(4x4, 3x3) at the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray, 4.3).
 # Along one axis: outputs = OUTPUT @ ((KERNEL @ taps) * (INPUT @ inputs)), 6 inputs and 3 taps.
 _TILE = 4
+_LEAST_CHANNELS = 128
 _KERNEL = np.array(
     [
         [1 / 4, 0, 0],
@@ -70,9 +71,17 @@ class PreparedKernel(NamedTuple):
     backward: tuple[Array, ...]
 
 
-def uses_winograd(kernel_shape: Sequence[int]) -> bool:
-    """Whether Winograd was measured to be faster on the CPU for a kernel `[3, 3, in, out]`."""
-    return tuple(kernel_shape[:2]) == (3, 3) and min(kernel_shape[2:]) >= 128
+def uses_winograd(kernel_shape: Sequence[int], positions: int) -> bool:
+    """Whether Winograd pays on the CPU, as measured (benchmarks/README.md).
+
+    Args:
+        kernel_shape: `[height, width, in, out]`.
+        positions: height times width of the picture.
+    """
+    channels = min(kernel_shape[2:])
+    if tuple(kernel_shape[:2]) != (3, 3):
+        return False
+    return channels >= 256 or (channels >= _LEAST_CHANNELS and positions >= 128 * 128)
 
 
 def prepare_kernel(kernel: Any) -> PreparedKernel | Array:
@@ -82,10 +91,10 @@ def prepare_kernel(kernel: Any) -> PreparedKernel | Array:
         kernel: `[height, width, in, out]`, float32, concrete (not traced).
 
     Returns:
-        A `PreparedKernel`, or the kernel as it is where Winograd does not pay.
+        A `PreparedKernel`, or the kernel as it is where Winograd pays at no size of picture.
     """
     kernel = np.asarray(kernel, np.float32)
-    if not uses_winograd(kernel.shape):
+    if kernel.shape[:2] != (3, 3) or min(kernel.shape[2:]) < _LEAST_CHANNELS:
         return jnp.asarray(kernel)
     return PreparedKernel(
         jnp.asarray(kernel),
@@ -174,12 +183,22 @@ def _zero_conv(images: Array, kernel: PreparedKernel | Array) -> Array:
     return _xla_conv(images, kernel)
 
 
+def _flipped(kernel: Array) -> Array:
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _cpu_conv(images: Array, kernel: Array, rows: tuple[Array, ...]) -> Array:
+    if uses_winograd(kernel.shape, images.shape[1] * images.shape[2]):
+        return _winograd(images, rows)
+    return _xla_conv(images, kernel)
+
+
 @jax.custom_vjp
 def _frozen_zero_conv(images: Array, kernel: PreparedKernel) -> Array:
     return lax.platform_dependent(
         images,
         kernel,
-        cpu=lambda x, k: _winograd(x, k.forward),
+        cpu=lambda x, k: _cpu_conv(x, k.kernel, k.forward),
         default=lambda x, k: _xla_conv(x, k.kernel),
     )
 
@@ -193,8 +212,8 @@ def _frozen_zero_conv_bwd(kernel: PreparedKernel, cotangent: Array) -> tuple[Arr
     gradient = lax.platform_dependent(
         cotangent,
         kernel,
-        cpu=lambda dy, k: _winograd(dy, k.backward),
-        default=lambda dy, k: _xla_conv(dy, k.kernel[::-1, ::-1].swapaxes(2, 3)),
+        cpu=lambda dy, k: _cpu_conv(dy, _flipped(k.kernel), k.backward),
+        default=lambda dy, k: _xla_conv(dy, _flipped(k.kernel)),
     )
     return gradient, jax.tree.map(jnp.zeros_like, kernel)
 

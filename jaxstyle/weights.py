@@ -37,7 +37,7 @@ class Weights(NamedTuple):
     """Parameters of a perceptual network and what must be known to use them.
 
     Attributes:
-        name: `lite`, `vgg19`, `vgg16`, or the stem of the file's name.
+        name: `lite`, `vgg19`, `vgg16`, `random`, or the stem of the file's name.
         params: float32 arrays: `<layer>/kernel` [height, width, inputs, outputs] and
             `<layer>/bias` [outputs]. The layers are `preprocess`, a 1x1 convolution from RGB in
             [0, 1] to what the network eats; `convK_J`, 3x3; and, in compact networks,
@@ -73,10 +73,10 @@ class Listed(NamedTuple):
     """A row of `list_weights`: what can be loaded by `name`."""
 
     name: str
-    state: str  # "embedded", "not embedded", "cached" or "not fetched"
+    state: str  # "embedded", "not embedded", "cached", "not fetched" or "made when asked for"
     size: int | None  # bytes; about, where the file is not at hand; None where unknown
     licence: str
-    path: str  # where the file lies, or would
+    path: str  # where the file lies, or would; empty where there is none
     what: str
 
 
@@ -98,6 +98,7 @@ REGISTRY: dict[str, Published] = {
 }
 
 _LITE = "a narrow VGG-19 that comes with jaxstyle"
+_RANDOM = "a narrow VGG-19 of random kernels, which stands in until a trained one is at hand"
 
 
 # What is at hand
@@ -119,9 +120,10 @@ def load(spec: str | os.PathLike[str]) -> Weights:
     """Reads the parameters of a perceptual network.
 
     Args:
-        spec: `lite` (embedded), `vgg19` or `vgg16` (fetched before), or a file: `.safetensors` or
-            `.npz` with the names of `Weights.params`, or `.h5`/`.hdf5` as Keras writes VGG-16 and
-            VGG-19, whose dense layers are left out. A name goes before a file of the same name.
+        spec: `lite` (embedded), `vgg19` or `vgg16` (fetched before), `random` (`random_vgg`), or a
+            file: `.safetensors` or `.npz` with the names of `Weights.params`, or `.h5`/`.hdf5` as
+            Keras writes VGG-16 and VGG-19, whose dense layers are left out. A name goes before a
+            file of the same name.
 
     Returns:
         The parameters as float32, checked: names, shapes from layer to layer, and finite values.
@@ -135,6 +137,8 @@ def load(spec: str | os.PathLike[str]) -> Weights:
     if isinstance(spec, str):
         if spec == "lite":
             return _load_embedded()
+        if spec == "random":
+            return random_vgg()
         if spec in REGISTRY:
             return _load_cached(spec)
     path = Path(spec).expanduser()
@@ -146,7 +150,7 @@ def load(spec: str | os.PathLike[str]) -> Weights:
             "<layer>/bias"
         )
     if suffix not in _READERS and not path.exists():
-        names = ["lite", *REGISTRY]
+        names = ["lite", *REGISTRY, "random"]
         near = difflib.get_close_matches(str(spec), names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"no features {str(spec)!r}: neither {', '.join(names)} nor a file{hint}")
@@ -159,20 +163,44 @@ def default_spec() -> str:
     """Name of the features to use when none were asked for: the first that is at hand.
 
     Returns:
-        `lite` if it is embedded, else `vgg19` or `vgg16` if it has been fetched.
-
-    Raises:
-        UserError: Nothing is at hand.
+        `lite` if it is embedded, else `vgg19` or `vgg16` if it has been fetched, else `random`.
     """
     if _embedded().is_file():
         return "lite"
     for name, published in REGISTRY.items():
         if (cache_folder() / published.file).is_file():
             return name
-    raise UserError(
-        "no features at hand: run `jaxstyle weights fetch vgg19` (about "
-        f"{REGISTRY['vgg19'].size / 1e6:.0f} MB), or pass --features FILE"
-    )
+    return "random"
+
+
+# Narrower than VGG-19 in depth, where random features tell little apart.
+_RANDOM_WIDTHS = ((32, 32), (64, 64), (128,) * 4, (128,) * 4, (128,))
+
+
+def random_vgg() -> Weights:
+    """A VGG-19 of random kernels, which needs no file and is the same everywhere.
+
+    Untrained features already carry colours and coarse textures from one picture to another (He,
+    Wang and Hopcroft 2016, "A Powerful Generative Model Using Random Weights", arXiv 1606.04801),
+    though no shapes: they stand in until trained ones are at hand.
+
+    Returns:
+        Kernels of He et al. 2015 (arXiv 1502.01852), under which activations keep their size.
+    """
+    generator = np.random.default_rng(0)
+    params = {
+        "preprocess/kernel": 4 * np.eye(3, dtype=np.float32)[None, None],
+        "preprocess/bias": np.full(3, -2, np.float32),
+    }
+    inputs = 3
+    for block, row in enumerate(_RANDOM_WIDTHS, 1):
+        for index, outputs in enumerate(row, 1):
+            deviation = np.sqrt(2 / (9 * inputs))
+            kernel = generator.normal(0, deviation, (3, 3, inputs, outputs))
+            params[f"conv{block}_{index}/kernel"] = kernel.astype(np.float32)
+            params[f"conv{block}_{index}/bias"] = np.zeros(outputs, np.float32)
+            inputs = outputs
+    return Weights("random", params, "reflect", "normalized", "random numbers", "")
 
 
 def list_weights() -> list[Listed]:
@@ -188,6 +216,7 @@ def list_weights() -> list[Listed]:
         size = path.stat().st_size if here else published.size
         state = "cached" if here else "not fetched"
         rows.append(Listed(name, state, size, published.licence, str(path), published.what))
+    rows.append(Listed("random", "made when asked for", None, "Apache-2.0", "", _RANDOM))
     return rows
 
 

@@ -15,7 +15,6 @@ from safetensors.numpy import save_file
 import jaxstyle
 from jaxstyle import cli, images, runtime, weights
 from jaxstyle.config import PRESETS, StylizeConfig, preset
-from jaxstyle.errors import UserError
 from jaxstyle.methods import gatys
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -295,13 +294,12 @@ def test_no_memory(command, monkeypatch, capsys):
     assert "not enough memory at --size 512" in only_line(capsys.readouterr().err)
 
 
-def test_no_features_at_hand(command, monkeypatch, capsys):
-    def default_spec():
-        raise UserError("no features at hand: run `jaxstyle weights fetch vgg19`")
-
-    monkeypatch.setattr(weights, "default_spec", default_spec)
-    assert cli.main(["stylize", *BASIC]) == 2
-    assert "jaxstyle weights fetch vgg19" in only_line(capsys.readouterr().err)
+def test_no_trained_features_at_hand(command, fake, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("JAXSTYLE_CACHE_DIR", str(tmp_path / "none"))
+    monkeypatch.setattr(weights, "default_spec", lambda: "random")
+    assert cli.main(["stylize", *BASIC]) == 0
+    assert "jaxstyle weights fetch vgg19" in capsys.readouterr().err
+    assert fake.calls[0]["features"].name == "random"
 
 
 # The other command

@@ -471,14 +471,25 @@ def test_nothing_at_hand(cache, no_lite):
     for name in ("vgg19", "vgg16"):
         file = f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
         refused(name, f"jaxstyle weights fetch {name}", file, cache)
-    with pytest.raises(UserError, match=r"weights fetch vgg19.*--features FILE"):
-        weights.default_spec()
+    assert weights.default_spec() == "random"
     rows = weights.list_weights()
-    assert [row.name for row in rows] == ["lite", "vgg19", "vgg16"]
-    assert [row.state for row in rows] == ["not embedded", "not fetched", "not fetched"]
+    assert [row.name for row in rows] == ["lite", "vgg19", "vgg16", "random"]
+    states = ["not embedded", "not fetched", "not fetched", "made when asked for"]
+    assert [row.state for row in rows] == states
     assert rows[0].size is None
-    assert all(row.licence == "CC BY 4.0" and "Oxford" in row.what for row in rows[1:])
+    assert all(row.licence == "CC BY 4.0" and "Oxford" in row.what for row in rows[1:3])
     assert not cache.parent.exists()
+
+
+def test_random_features_are_the_same_everywhere(tmp_path):
+    one, other = weights.load("random"), weights.random_vgg()
+    assert one.params.keys() == other.params.keys()
+    for name, value in one.params.items():
+        np.testing.assert_array_equal(value, other.params[name])
+    path = tmp_path / "random.safetensors"
+    weights.save(path, one)  # which checks names and shapes
+    assert weights.load(path).params.keys() == one.params.keys()
+    assert "conv5_1/kernel" in one.params
 
 
 def test_lite(lite, cache):

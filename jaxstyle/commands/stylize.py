@@ -67,6 +67,11 @@ def _run(arguments: argparse.Namespace, progress: Progress, stop: Interruption) 
     with contextlib.ExitStack() as stack:
         tasks = _check_paths(arguments)
         job = _load(arguments)
+        if job.features.name == "random" and arguments.features is None:
+            progress.note(
+                "no trained features at hand: random ones stand in; for far better pictures run "
+                "`jaxstyle weights fetch vgg19` once, or pass --features FILE"
+            )
         runtime.prepare(device=arguments.device, warn=progress.note)
         import jax
 

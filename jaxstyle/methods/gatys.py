@@ -133,7 +133,7 @@ class Targets(NamedTuple):
         content: `{layer: [1, h, w, c]}`.
         style: `{layer: target of the style loss}`.
         size: `{layer: scalar}`, the features' mean activation on the styles, or 1: the losses are
-            those of features divided by it.
+            those of features divided by it (`loss_weights`).
     """
 
     content: dict[str, Array]
@@ -188,6 +188,31 @@ def _mean_activation(found: Sequence[Array], weights: Sequence[float]) -> Array:
     return jnp.maximum(jnp.asarray(mean), 1e-6)
 
 
+class LossWeights(NamedTuple):
+    """The weight of every term, scalars; arguments of the compiled update, which fits them all."""
+
+    content: dict[str, Array]
+    style: dict[str, Array]
+    tv: Array
+
+
+def loss_weights(config: StylizeConfig, targets: Targets) -> LossWeights:
+    """The weights of the settings, divided by the power of the features' size that a loss has.
+
+    It divides the losses, not the features: that would copy every feature map.
+    """
+    degree = STYLE_LOSSES[config.style_loss].degree
+
+    def scaled(total: float, layers: Mapping[str, float], power: int) -> dict[str, Array]:
+        return {name: total * share / targets.size[name] ** power for name, share in layers.items()}
+
+    return LossWeights(
+        scaled(config.content_weight, config.content_layers, 2),
+        scaled(config.style_weight, config.style_layers, degree),
+        jnp.asarray(config.tv_weight, jnp.float32),
+    )
+
+
 # Of ImageNet's colours, as torchvision and MXNet publish them.
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -207,6 +232,7 @@ def objective(
     params: vgg.Parameters,
     variables: Array,
     targets: Targets,
+    weights: LossWeights,
     config: StylizeConfig,
     padding: str,
 ) -> tuple[Array, dict[str, Array]]:
@@ -218,23 +244,18 @@ def objective(
     """
     loss = STYLE_LOSSES[config.style_loss]
     found = extract(params, to_pictures(variables, config), config, padding)
-    # The size divides the losses, not the features: that would copy every feature map.
-    content = sum(
-        weight
-        / targets.size[name] ** 2
-        * losses.content_loss(found[name], targets.content[name], form=config.content_loss)
-        for name, weight in config.content_layers.items()
-    )
-    style = sum(
-        weight
-        / targets.size[name] ** loss.degree
-        * loss.distance(loss.statistics(found[name]), targets.style[name])
-        for name, weight in config.style_layers.items()
-    )
+    content = [
+        weight * losses.content_loss(found[name], targets.content[name], form=config.content_loss)
+        for name, weight in weights.content.items()
+    ]
+    style = [
+        weight * loss.distance(loss.statistics(found[name]), targets.style[name])
+        for name, weight in weights.style.items()
+    ]
     terms = {
-        "content": config.content_weight * jnp.sum(jnp.asarray(content)),
-        "style": config.style_weight * jnp.sum(jnp.asarray(style)),
-        "tv": config.tv_weight * jnp.sum(total_variation(config.tv_loss)(variables)),
+        "content": jnp.sum(jnp.asarray(content)),
+        "style": jnp.sum(jnp.asarray(style)),
+        "tv": weights.tv * jnp.sum(total_variation(config.tv_loss)(variables)),
     }
     total = terms["content"] + terms["style"] + terms["tv"]
     return total, {"total": total, **terms}
@@ -276,7 +297,12 @@ def init_state(pictures: Array, config: StylizeConfig) -> State:
 
 
 def update(
-    state: State, params: vgg.Parameters, targets: Targets, config: StylizeConfig, padding: str
+    state: State,
+    params: vgg.Parameters,
+    targets: Targets,
+    weights: LossWeights,
+    config: StylizeConfig,
+    padding: str,
 ) -> tuple[State, Array, dict[str, Array]]:
     """One update of the picture: a pure function, jitted by `stylize`.
 
@@ -287,7 +313,7 @@ def update(
     optimizer = make_optimizer(config)
 
     def loss_fn(variables: Array) -> tuple[Array, dict[str, Array]]:
-        return objective(params, variables, targets, config, padding)
+        return objective(params, variables, targets, weights, config, padding)
 
     if config.optimizer == "lbfgs":
         # The line search ends with the value and the gradient of the next iterate, which the state
@@ -370,7 +396,7 @@ def scale_sizes(height: int, width: int, config: StylizeConfig) -> list[tuple[in
 def _scales(
     content: np.ndarray,
     styles: Sequence[np.ndarray],
-    weights: tuple[float, ...],
+    style_weights: tuple[float, ...],
     network: Weights,
     config: StylizeConfig,
     init: np.ndarray | None,
@@ -379,6 +405,7 @@ def _scales(
     # Transformed kernels serve the convolution of the CPU alone.
     on_cpu = next(iter(jnp.zeros(()).devices())).platform == "cpu"
     params = vgg.prepare(network.params) if on_cpu else network.params
+    program = _program(config)
     sizes = scale_sizes(content.shape[0], content.shape[1], config)
     shown = None
     for scale, size in enumerate(sizes, 1):
@@ -390,19 +417,35 @@ def _scales(
         elif init is not None:
             start = jnp.asarray(images.resize(init, size))[None]
         else:
-            start = initial_pictures(wanted, resized, weights, config)
-        targets = jitted_targets(network.params, wanted, resized, weights, config, padding)
+            start = initial_pictures(wanted, resized, style_weights, config)
+        targets = jitted_targets(network.params, wanted, resized, style_weights, program, padding)
+        weights = loss_weights(config, targets)
         state = init_state(start, config)
         for step in range(1, config.steps + 1):
-            state, shown, terms = jitted_update(state, params, targets, config, padding)
+            state, shown, terms = jitted_update(state, params, targets, weights, program, padding)
             picture = shown
             if config.keep_colors == "luminance":
                 picture = color.transfer_luminance(shown, canvas)
             yield Iterate(picture[0], step, config.steps, scale, len(sizes), terms)
 
 
-jitted_targets = jax.jit(make_targets, static_argnames=("style_weights", "config", "padding"))
+jitted_targets = jax.jit(make_targets, static_argnames=("config", "padding"))
 jitted_update = jax.jit(update, static_argnames=("config", "padding"), donate_argnums=0)
+
+
+def _program(config: StylizeConfig) -> StylizeConfig:
+    """The settings without what the compiled functions do not read, so that they serve more runs.
+
+    Weights are arguments of the compiled functions: to change one compiles nothing.
+    """
+    unread = ("size", "steps", "scales", "seed", "content_weight", "style_weight", "tv_weight")
+    defaults = StylizeConfig()
+    return replace(
+        config,
+        content_layers=dict.fromkeys(config.content_layers, 1.0),
+        style_layers=dict.fromkeys(config.style_layers, 1.0),
+        **{name: getattr(defaults, name) for name in unread},
+    )
 
 
 def _resize_style(style: np.ndarray, size: tuple[int, int], config: StylizeConfig) -> Array:
