@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -98,7 +99,10 @@ class StylizeConfig:
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            _check(entry, getattr(self, entry.name))
+            value = getattr(self, entry.name)
+            _check(entry, value)
+            if isinstance(value, Mapping):  # a copy: the caller's may change, and the hash must not
+                object.__setattr__(self, entry.name, dict(value))
         for name in ("averaging", "adam_b1", "adam_b2"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1; got {getattr(self, name)}")
@@ -115,19 +119,37 @@ class StylizeConfig:
 
 def _check(entry: Any, value: Any) -> None:
     choices, least = entry.metadata["choices"], entry.metadata["least"]
-    if choices is not None and value not in (*choices, entry.default):
-        hint = did_you_mean(value, choices)
-        raise ValueError(f"{entry.name} must be one of {', '.join(choices)}; got {value!r}{hint}")
-    if isinstance(value, Mapping):
-        if not value and entry.name == "style_layers":
-            raise ValueError("style_layers must name a layer")
-        for name, weight in value.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(
-                    f"{entry.name}: the weight of {name} must be 0 or more; got {weight}"
-                )
+    if entry.default is dataclasses.MISSING:
+        _check_layers(entry.name, value)
+    elif choices is not None:
+        if value not in (*choices, entry.default):
+            known = ", ".join(choices)
+            hint = did_you_mean(value, choices)
+            raise ValueError(f"{entry.name} must be one of {known}; got {value!r}{hint}")
+    elif not _fits(value, type(entry.default)):
+        kind = type(entry.default).__name__
+        raise ValueError(f"{entry.name} must be of type {kind}; got {value!r}")
     elif least is not None and not (math.isfinite(value) and value >= least):
         raise ValueError(f"{entry.name} must be finite and at least {least}; got {value}")
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whether a value is of a setting's type; NumPy's numbers are numbers, truth is not."""
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _check_layers(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        example = "{'relu4_1': 1.0}"
+        raise ValueError(f"{name} must map layers to weights, as in {example}; got {value!r}")
+    if not value and name == "style_layers":
+        raise ValueError("style_layers must name a layer")
+    for layer, weight in value.items():
+        if not (_fits(weight, float) and math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"{name}: the weight of {layer} must be 0 or more; got {weight!r}")
 
 
 def replace(config: StylizeConfig, **settings: Any) -> StylizeConfig:

@@ -106,8 +106,8 @@ def prepare_kernel(kernel: Any) -> PreparedKernel | Array:
 def conv2d(
     images: Array,
     kernel: PreparedKernel | Array,
-    bias: Array | None = None,
     *,
+    bias: Array | None = None,
     padding: str = "zero",
 ) -> Array:
     """Convolution (cross-correlation) of stride 1 that keeps the size.

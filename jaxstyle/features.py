@@ -152,5 +152,5 @@ def _keep(found: dict[str, Array], wanted: set[str], name: str, value: Array) ->
 
 def _conv(params: Parameters, name: str, images: Array, padding: str) -> Array:
     return convolution.conv2d(
-        images, params[f"{name}/kernel"], params[f"{name}/bias"], padding=padding
+        images, params[f"{name}/kernel"], bias=params[f"{name}/bias"], padding=padding
     )

@@ -9,6 +9,9 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
+# Before NumPy: with a thread a core, OpenBLAS crawls wherever something else runs beside it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

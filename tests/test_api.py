@@ -38,8 +38,6 @@ FUNCTIONS |= {
     and value.__module__ == module.__name__
     and not name.startswith("_")
 }
-# The arrays of a layer stand together.
-POSITIONAL = {("convolution.conv2d", "bias")}
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 
@@ -91,7 +89,7 @@ def test_classes_have_docstrings(name):
 def test_optional_arguments_are_keyword_only(name):
     for parameter in inspect.signature(FUNCTIONS[name]).parameters.values():
         optional = parameter.default is not parameter.empty
-        if optional and (name, parameter.name) not in POSITIONAL:
+        if optional:
             assert parameter.kind is parameter.KEYWORD_ONLY, parameter.name
 
 

@@ -116,8 +116,10 @@ def test_nearest_names():
 
 
 def test_hash_agrees_with_equality():
-    a = StylizeConfig(style_layers={"relu1_1": 1, "relu2_1": 2}, size=64)
-    b = StylizeConfig(style_layers={"relu2_1": 2.0, "relu1_1": 1.0}, size=64.0)
+    layers = {"relu1_1": 1, "relu2_1": 2}
+    a = StylizeConfig(style_layers=layers, learning_rate=1)
+    b = StylizeConfig(style_layers={"relu2_1": 2.0, "relu1_1": 1.0}, learning_rate=1.0)
+    layers["relu1_1"] = 5  # a config has a copy
     assert (a == b, hash(a) == hash(b), len({a, b})) == (True, True, 1)
     presets = [config for entry in PRESETS.values() for config in (entry.native, entry.normalized)]
     for config in presets:
@@ -277,3 +279,25 @@ print(sorted(heavy & (set(sys.modules) - before)))
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("steps", 2.5, "steps must be of type int; got 2.5"),
+        ("size", None, "size must be of type int; got None"),
+        ("learning_rate", "x", "learning_rate must be of type float; got 'x'"),
+        ("clamp", "no", "clamp must be of type bool; got 'no'"),
+        ("style_layers", "relu2_1", "style_layers must map layers to weights"),
+        ("content_layers", ["relu2_1"], "content_layers must map layers to weights"),
+    ],
+)
+def test_values_of_another_type(name, value, expected):
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        StylizeConfig(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    import numpy as np
+
+    assert StylizeConfig(size=np.int64(64), learning_rate=np.float32(0.5)).size == 64

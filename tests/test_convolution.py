@@ -8,6 +8,14 @@ import pytest
 
 from jaxstyle import convolution, features
 
+
+@pytest.fixture(autouse=True)
+def winograd_everywhere(monkeypatch):
+    """Winograd at every size and width, where it would not pay too: that keeps the tests small."""
+    monkeypatch.setattr(convolution, "_LEAST_CHANNELS", 16)
+    monkeypatch.setattr(convolution, "uses_winograd", lambda shape, positions: True)
+
+
 SIZES = [(8, 12), (7, 9), (5, 6), (2, 3), (1, 4), (4, 1), (1, 1)]
 MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge"}
 
@@ -34,11 +42,11 @@ def arrays(size: tuple[int, int], inputs: int, outputs: int, taps: int = 3):
 
 @pytest.mark.parametrize("padding", convolution.PADDINGS)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [(3, 5), (64, 64)])
+@pytest.mark.parametrize("channels", [(3, 5), (16, 24)])
 def test_equals_the_sum_over_taps(size, padding, channels):
     images, kernel = arrays(size, *channels)
     prepared = convolution.prepare_kernel(kernel)
-    assert isinstance(prepared, convolution.PreparedKernel) == (channels == (64, 64))
+    assert isinstance(prepared, convolution.PreparedKernel) == (channels == (16, 24))
     wanted = reference(images, kernel, padding)
     for given in (jnp.asarray(kernel), prepared):
         found = convolution.conv2d(jnp.asarray(images), given, padding=padding)
@@ -49,7 +57,7 @@ def test_equals_the_sum_over_taps(size, padding, channels):
 @pytest.mark.parametrize("size", SIZES)
 def test_gradient_is_the_transpose(size, padding):
     """<dy, conv(x)> is bilinear, so its derivative in direction d is <dy, conv(d)>, in float64."""
-    images, kernel = arrays(size, 64, 64)
+    images, kernel = arrays(size, 16, 16)
     generator = np.random.default_rng(1)
     cotangent, direction = generator.standard_normal((2, *images.shape))
     wanted = np.sum(cotangent * reference(direction, kernel, padding))
@@ -79,7 +87,7 @@ def test_gradient_of_a_trainable_kernel(padding):
 
 
 def test_gradient_of_a_prepared_kernel_is_zero():
-    images, kernel = arrays((5, 6), 64, 64)
+    images, kernel = arrays((5, 6), 16, 16)
     for padding in convolution.PADDINGS:
         gradient = jax.grad(
             lambda k, padding=padding: convolution.conv2d(images, k, padding=padding).sum()
@@ -92,7 +100,7 @@ def test_gradient_of_a_prepared_kernel_is_zero():
 def test_other_sizes_of_kernel(taps, padding):
     images, kernel = arrays((11, 13), 3, 4, taps)
     bias = np.arange(4, dtype=np.float32)
-    found = convolution.conv2d(jnp.asarray(images), jnp.asarray(kernel), bias, padding=padding)
+    found = convolution.conv2d(jnp.asarray(images), jnp.asarray(kernel), bias=bias, padding=padding)
     np.testing.assert_allclose(found, reference(images, kernel, padding) + bias, atol=1e-5)
 
 
@@ -101,11 +109,11 @@ def test_other_sizes_of_kernel(taps, padding):
 )
 def test_error_of_the_image_gradient_of_vgg(size, padding):
     """float32 through Winograd against float64 through direct convolution."""
-    params = networks.random_params(((64, 64), (64, 64), (64, 64), (64,), (64,)))
+    params = networks.random_params(((16, 16), (24, 24), (32,), (48,)))
     pixels = np.random.default_rng(0).random((1, *size, 3))
 
     def loss(params, x):
-        found = features.vgg(params, x, ["relu2_1", "relu5_1"], padding=padding, pooling="avg")
+        found = features.vgg(params, x, ["relu2_1", "relu4_1"], padding=padding, pooling="avg")
         return sum(jnp.sum(value**2) / value.size for value in found.values())
 
     gradient = jax.jit(jax.grad(loss, 1))(features.prepare(params), jnp.float32(pixels))
@@ -121,7 +129,7 @@ def test_error_of_the_image_gradient_of_vgg(size, padding):
 
 def test_each_platform_has_its_own():
     """The platform is chosen where the code is lowered: a TPU's program holds convolutions."""
-    images, kernel = arrays((8, 8), 64, 64)
+    images, kernel = arrays((8, 8), 16, 16)
     prepared = convolution.prepare_kernel(kernel)
     for padding in convolution.PADDINGS:
         function = jax.jit(lambda x, k, padding=padding: convolution.conv2d(x, k, padding=padding))
@@ -135,6 +143,24 @@ def test_each_platform_has_its_own():
         for platform in ("cuda", "tpu"):
             assert texts[platform].count("stablehlo.convolution") == 1
             assert "dot_general" not in texts[platform]
+
+
+def test_where_winograd_pays(monkeypatch):
+    monkeypatch.undo()
+    for inputs, outputs, size, pays in [
+        (512, 512, 16, True),
+        (256, 256, 64, True),
+        (128, 128, 128, True),
+        (128, 128, 64, False),
+        (64, 64, 512, False),
+        (3, 64, 512, False),
+    ]:
+        shape = (3, 3, inputs, outputs)
+        assert convolution.uses_winograd(shape, size * size) == pays
+        # What Winograd may use is prepared.
+        prepared = convolution.prepare_kernel(np.zeros(shape, np.float32))
+        assert isinstance(prepared, convolution.PreparedKernel) or not pays
+    assert not convolution.uses_winograd((1, 1, 512, 512), 512 * 512)
 
 
 def test_bad_arguments():

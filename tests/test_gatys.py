@@ -359,6 +359,7 @@ CONFIGS = {
         PLAIN,
         **dict(zip(("style_loss", "content_loss", "tv_loss"), form, strict=True)),
         normalize_features=normalized,
+        pooling="avg" if normalized else "max",
         content_layers={"relu1_1": 0.25, "relu2_1": 1.0},
     )
     for form in FORMS
@@ -391,33 +392,43 @@ def problem():
     return made, content, [one, other]
 
 
-def network_features(x):
-    return numpy_vgg(NETWORK.params, np.asarray(x, np.float64), "zero", "max")
+def network_features(x, config):
+    return numpy_vgg(NETWORK.params, np.asarray(x, np.float64), "zero", config.pooling)
 
 
 def test_every_form_of_the_objective_equals_numpy(problem):
     made, content, styles = problem
     terms, _ = every_objective(NETWORK.params, *problem)
-    found = network_features(made), network_features(content), [network_features(s) for s in styles]
+    found = {
+        config.pooling: (
+            *(network_features(x, config) for x in (made, content)),
+            [network_features(s, config) for s in styles],
+        )
+        for config in list(CONFIGS.values())[:2]
+    }
     assert set(terms) == set(CONFIGS)
     for key, config in CONFIGS.items():
         total, parts = terms[key]
-        wanted = numpy_terms(*found, SHARES, made, config)
+        wanted = numpy_terms(*found[config.pooling], SHARES, made, config)
         assert set(parts) == set(TERMS)
+        # The iteration for the root's trace ends a little short.
+        tolerance = 1e-3 if key[0] == "wasserstein" else 1e-5
         for name, value in wanted.items():
-            assert float(parts[name]) == pytest.approx(value, rel=1e-3), (key, name)
+            assert float(parts[name]) == pytest.approx(value, rel=tolerance), (key, name)
         assert float(total) == float(parts["total"])
-        assert float(total) == pytest.approx(sum(wanted.values()), rel=1e-3), key
+        assert float(total) == pytest.approx(sum(wanted.values()), rel=tolerance), key
 
 
 def test_gradients_of_the_objective_equal_differences_of_numpys(problem):
     made, content, styles = problem
     _, gradients = every_objective(NETWORK.params, *problem)
-    fixed = network_features(content), [network_features(s) for s in styles]
+    config = next(config for config in CONFIGS.values() if config.normalize_features)
+    fixed = network_features(content, config), [network_features(s, config) for s in styles]
     direction = np.random.default_rng(9).standard_normal(made.shape)
 
     def total(x, config):
-        return sum(numpy_terms(network_features(x), *fixed, SHARES, x, config).values())
+        found = network_features(x, config)
+        return sum(numpy_terms(found, *fixed, SHARES, x, config).values())
 
     assert {key[0] for key in gradients} == set(gatys.STYLE_LOSSES)
     for key, gradient in gradients.items():
@@ -426,7 +437,7 @@ def test_gradients_of_the_objective_equal_differences_of_numpys(problem):
         wanted = (total(made + step, CONFIGS[key]) - total(made - step, CONFIGS[key])) / 2e-6
         found = np.sum(np.asarray(gradient, np.float64) * direction)
         length = np.linalg.norm(gradient) * np.linalg.norm(direction)
-        assert abs(found - wanted) < 1e-3 * length, key
+        assert abs(found - wanted) < 1e-6 * length, key
 
 
 def test_normalized_features_have_no_scale(problem):
@@ -437,9 +448,12 @@ def test_normalized_features_have_no_scale(problem):
     one, _ = every_objective(NETWORK.params, *problem)
     ten, _ = every_objective(larger, *problem)
     for key, (total, parts) in one.items():
+        # The variance that keeps deviations of flat channels differentiable has a scale.
+        tolerance = 5e-3 if key[0] == "moments" else 1e-4
         if key[3]:
             for name in TERMS:
-                assert float(ten[key][1][name]) == pytest.approx(float(parts[name]), rel=3e-4), key
+                found = float(ten[key][1][name])
+                assert found == pytest.approx(float(parts[name]), rel=tolerance), (key, name)
         else:
             assert float(ten[key][0]) > 2 * float(total), key
 
@@ -486,8 +500,8 @@ def test_updates_equal_adam_and_averages_in_numpy():
         ages = np.arange(step)[::-1]
         average = np.average(iterates, axis=0, weights=0.8**ages)
         state, shown = updated(state, targets, config)
-        np.testing.assert_allclose(state.variables, x, atol=2e-4)
-        np.testing.assert_allclose(shown, average, atol=2e-4)
+        np.testing.assert_allclose(state.variables, x, atol=1e-5)
+        np.testing.assert_allclose(shown, average, atol=1e-5)
     assert np.abs(shown - x).mean() > 0.01
 
 
@@ -514,7 +528,8 @@ def test_standardized_pictures():
 
 
 def test_lbfgs_goes_deeper_than_adam_and_never_up():
-    options = {"steps": 15, "clamp": False, "tv_weight": 0.01, "style_loss": "gatys"}
+    layers = {"relu1_1": 1.0}  # the line search is enough for the compiler
+    options = {"steps": 15, "clamp": False, "content_layers": layers, "style_layers": layers}
     totals = {}
     for optimizer in ("lbfgs", "adam"):
         run = stylize(CONTENT, [STYLE], config=NOISE, optimizer=optimizer, **options)
@@ -658,10 +673,10 @@ def pair(data):
 
 def test_golden_gate_as_the_wave(pair):
     network, content, style = pair
-    config = replace(preset("default", scale=network.scale), size=96, scales=1, steps=30)
+    config = replace(preset("default", scale=network.scale), size=96, scales=1, steps=20)
     # Zeros beyond the border compile sooner.
     run = list(gatys.stylize(content, [style], features=network, config=config, padding="zero"))
-    assert len(run) == 30
+    assert len(run) == 20
     assert max(run[-1].image.shape) == 96
     totals = [float(iterate.losses["total"]) for iterate in run]
     print(f"from {totals[0]:.4g} to {totals[-1]:.4g}")
@@ -675,6 +690,23 @@ def bicubic(pixels, size):
     return jnp.asarray(resized, jnp.float32)[None] / 255
 
 
+def objective_of_features(config):
+    """The terms from features at hand, compiled; the network needs to be compiled but once."""
+
+    @jax.jit
+    def terms(found, variables, content, style):
+        def look_up(params, pictures, wanted, **_):
+            where = {id(content): "content", id(style): "style"}.get(id(pictures), "start")
+            return {name: params[where][name] for name in wanted}
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(features, "vgg", look_up)
+            targets = gatys.make_targets(found, content, [style], (1.0,), config, "reflect")
+            return objective(found, variables, targets, config, "reflect")[1]
+
+    return terms
+
+
 @pytest.fixture(scope="module")
 def step_zero(pair):
     """Of every preset: its settings, terms at the start, what they are made of, and the start.
@@ -685,27 +717,21 @@ def step_zero(pair):
     content, style = (bicubic(pixels, (150, 225)) for pixels in pictures)
     configs = {name: preset(name, scale=network.scale) for name in PRESETS}
     layers = {layer for c in configs.values() for layer in (*c.content_layers, *c.style_layers)}
-    every_layer = jax.jit(features.vgg, static_argnames=("layers", "padding", "pooling"))
-
-    def compiled_once(params, pictures, wanted, **options):
-        found = every_layer(params, pictures, tuple(sorted(layers)), **options)
-        return {name: found[name] for name in wanted}
-
+    every_layer = functools.partial(
+        jax.jit(features.vgg, static_argnames=("layers", "padding", "pooling")),
+        network.params,
+        layers=tuple(sorted(layers)),
+        padding=network.padding,
+    )
     results = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "vgg", compiled_once)
-        for name, config in configs.items():
-            start = gatys.initial_pictures(content, [style], (1.0,), config)
-            extract = functools.partial(
-                gatys.extract, network.params, config=config, padding=network.padding
-            )
-            targets = gatys.make_targets(
-                network.params, content, [style], (1.0,), config, network.padding
-            )
-            variables = gatys.to_variables(start, config)
-            terms = objective(network.params, variables, targets, config, network.padding)[1]
-            terms = {key: float(value) for key, value in terms.items()}
-            results[name] = config, terms, [extract(x) for x in (start, content, style)], start
+    for name, config in configs.items():
+        start = gatys.initial_pictures(content, [style], (1.0,), config)
+        given = {"start": start, "content": content, "style": style}
+        found = {key: every_layer(x, pooling=config.pooling) for key, x in given.items()}
+        variables = gatys.to_variables(start, config)
+        terms = objective_of_features(config)(found, variables, content, style)
+        terms = {key: float(value) for key, value in terms.items()}
+        results[name] = config, terms, found.values(), start
     return results
 
 
@@ -718,8 +744,8 @@ def test_terms_of_the_presets_at_step_0(step_zero, name):
     wanted = numpy_terms(found, content, [style], (1.0,), variables, config)
     print(name, {key: f"{value:.4g}" for key, value in terms.items()})
     for key, value in wanted.items():
-        assert terms[key] == pytest.approx(value, rel=2e-3, abs=1e-8), key
-    assert (terms["content"] > 1e-8) == (config.init != "content")
+        assert terms[key] == pytest.approx(value, rel=2e-3), key
+    assert (terms["content"] > 0) == (config.init != "content")
     assert terms["style"] > 0
     assert (terms["tv"] > 0) == (config.tv_weight > 0)
 
@@ -735,3 +761,20 @@ def test_terms_of_jin2021_have_the_magnitudes_of_the_trial(step_zero):
     variables = gatys.to_variables(start, config)
     as_a_sum = config.tv_weight * float(gatys.total_variation("sum")(variables)[0])
     assert as_a_sum == pytest.approx(257_433, rel=0.01)
+
+
+def test_init_may_be_a_name():
+    """As an argument too, where a picture may stand."""
+    by_name = pixels(next(stylize(CONTENT, [STYLE], init="noise")))
+    by_setting = pixels(next(stylize(CONTENT, [STYLE], config=NOISE)))
+    np.testing.assert_array_equal(by_name, by_setting)
+
+
+def test_moments_of_several_styles_are_those_of_their_mixture():
+    loss = gatys.STYLE_LOSSES["moments"]
+    halves = np.random.default_rng(0).normal(3, 1, (2, 1, 8, 9, 5)).astype(np.float32)
+    halves[1] *= 2
+    blended = loss.blend([loss.statistics(half) for half in jnp.asarray(halves)], (0.5, 0.5))
+    both = loss.statistics(jnp.asarray(np.concatenate(list(halves), axis=2)))
+    np.testing.assert_allclose(blended.mean, both.mean, rtol=1e-5)
+    np.testing.assert_allclose(blended.std, both.std, rtol=1e-4)

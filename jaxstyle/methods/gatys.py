@@ -89,6 +89,16 @@ def _blend_gaussians(
     return distributions.GaussianStatistics(mean, second - outer(mean))
 
 
+def _blend_moments(
+    statistics: Sequence[losses.Moments], weights: Sequence[float]
+) -> losses.Moments:
+    """Mean and deviation of the mixture, as `_blend_gaussians` has them."""
+    raw = [losses.Moments(s.mean, s.std**2 + s.mean**2) for s in statistics]
+    mean, second = _average(raw, weights)
+    # Rounding may leave less than nothing.
+    return losses.Moments(mean, jnp.sqrt(jnp.maximum(second - mean**2, 1e-12)))
+
+
 def _gram_loss(normalize: str, form: str) -> StyleLoss:
     return StyleLoss(
         functools.partial(losses.gram_matrix, normalize=normalize),
@@ -104,7 +114,11 @@ STYLE_LOSSES: Mapping[str, StyleLoss] = {
     "positions": _gram_loss("positions", "mean"),
     "elements": _gram_loss("elements", "mean"),
     "moments": StyleLoss(
-        losses.channel_moments, _average, lambda statistics: statistics, losses.moments_loss, 2
+        losses.channel_moments,
+        _blend_moments,
+        lambda statistics: statistics,
+        losses.moments_loss,
+        2,
     ),
     "wasserstein": StyleLoss(
         distributions.gaussian_statistics,
@@ -362,7 +376,8 @@ def stylize(
         features: the perceptual network, as `jaxstyle.weights.load` gives it.
         config: settings; the default preset's for these features if none are given.
         style_weights: how much each style counts; equal if none are given. Only ratios matter.
-        init: the picture to start from, of any size, in place of what `config.init` says.
+        init: the picture to start from, of any size, or one of "content", "style-stats" and
+            "noise", in place of what `config.init` says.
         padding: of the network, in place of what the features were trained with.
         **overrides: fields of `StylizeConfig` that replace those of `config`.
 
@@ -373,6 +388,8 @@ def stylize(
         ValueError: an unknown setting or layer, pictures of another shape, or weights that do not
             match the styles.
     """
+    if isinstance(init, str):
+        init, overrides["init"] = None, init
     config = replace(config or preset("default", scale=features.scale), **overrides)
     content = _check_picture("content", content)
     pictures = [_check_picture(f"style {i + 1}", style) for i, style in enumerate(styles)]
@@ -438,7 +455,8 @@ def _program(config: StylizeConfig) -> StylizeConfig:
 
     Weights are arguments of the compiled functions: to change one compiles nothing.
     """
-    unread = ("size", "steps", "scales", "seed", "content_weight", "style_weight", "tv_weight")
+    unread = ("size", "style_scale", "steps", "scales", "scale_factor", "init", "keep_colors")
+    unread += ("seed", "content_weight", "style_weight", "tv_weight")
     defaults = StylizeConfig()
     return replace(
         config,
