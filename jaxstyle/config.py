@@ -196,7 +196,7 @@ _DEFAULT = StylizeConfig()
 # section 2, so the native scale is the normalised one. docs/presets.md has the weights' reasons.
 _GATYS2016 = StylizeConfig(
     content_weight=1.0,
-    style_weight=1e5,
+    style_weight=2.5e7,
     tv_weight=0.0,
     content_layers={"relu4_2": 1.0},
     content_loss="half_sum",
