@@ -292,12 +292,10 @@ def style_distance(name, found, styles, style_weights, size):
         return squares / divisors[name]
     if name == "moments":
         eps = 1e-5 / size**2
-        each = [rows(style) / size for style in styles]
-        pairs = [(x.mean(0), np.sqrt(x.var(0) + eps)) for x in (f, *each)]
-        blended = [
-            sum(w * p[i] for w, p in zip(style_weights, pairs[1:], strict=True)) for i in (0, 1)
-        ]
-        return sum(np.mean((a - b) ** 2) for a, b in zip(pairs[0], blended, strict=True))
+        mean = (share * s).sum(0)
+        deviation = np.sqrt((share * (s - mean) ** 2).sum(0) + eps)
+        own = f.mean(0), np.sqrt(f.var(0) + eps)
+        return np.mean((own[0] - mean) ** 2) + np.mean((own[1] - deviation) ** 2)
     assert name == "wasserstein"
     mean = (share * s).sum(0)
     target = (share * (s - mean)).T @ (s - mean)
