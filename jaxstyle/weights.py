@@ -73,7 +73,7 @@ class Listed(NamedTuple):
     """A row of `list_weights`: what can be loaded by `name`."""
 
     name: str
-    state: str  # "embedded", "not embedded", "cached", "not fetched" or "made when asked for"
+    state: str  # "embedded", "not embedded", "cached", "not fetched" or "built in"
     size: int | None  # bytes; about, where the file is not at hand; None where unknown
     licence: str
     path: str  # where the file lies, or would; empty where there is none
@@ -216,7 +216,7 @@ def list_weights() -> list[Listed]:
         size = path.stat().st_size if here else published.size
         state = "cached" if here else "not fetched"
         rows.append(Listed(name, state, size, published.licence, str(path), published.what))
-    rows.append(Listed("random", "made when asked for", None, "Apache-2.0", "", _RANDOM))
+    rows.append(Listed("random", "built in", None, "Apache-2.0", "", _RANDOM))
     return rows
 
 

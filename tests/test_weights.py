@@ -474,7 +474,7 @@ def test_nothing_at_hand(cache, no_lite):
     assert weights.default_spec() == "random"
     rows = weights.list_weights()
     assert [row.name for row in rows] == ["lite", "vgg19", "vgg16", "random"]
-    states = ["not embedded", "not fetched", "not fetched", "made when asked for"]
+    states = ["not embedded", "not fetched", "not fetched", "built in"]
     assert [row.state for row in rows] == states
     assert rows[0].size is None
     assert all(row.licence == "CC BY 4.0" and "Oxford" in row.what for row in rows[1:3])

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"`jaxstyle weights list` takes no name, got {arguments.name!r}")
     for row in weights.list_weights():
         size = "" if row.size is None else f"{row.size / 1e6:.1f} MB"
-        sys.stdout.write(
-            f"{row.name:8}{row.state:14}{size:>9}  {row.licence:12}{row.what}\n{'':8}{row.path}\n"
-        )
+        sys.stdout.write(f"{row.name:8}{row.state:14}{size:>9}  {row.licence:12}{row.what}\n")
+        if row.path:
+            sys.stdout.write(f"{'':8}{row.path}\n")
     return 0
