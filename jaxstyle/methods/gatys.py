@@ -305,9 +305,10 @@ def init_state(pictures: Array, config: StylizeConfig) -> State:
     """The state before the first update."""
     variables = to_variables(pictures, config)
     average = jnp.zeros_like(variables) if config.averaging > 0 else jnp.zeros(())
-    # Copied, because optax shares zeros between fields, and a buffer is donated but once.
-    opt_state = jax.tree.map(jnp.copy, make_optimizer(config).init(variables))
-    return State(variables, opt_state, average, jnp.zeros(()))
+    state = State(variables, make_optimizer(config).init(variables), average, jnp.zeros(()))
+    # Copied, because the state is donated: it must share no buffer with the pictures, nor, as the
+    # zeros of optax do, within itself.
+    return jax.tree.map(jnp.copy, state)
 
 
 def update(
