@@ -19,7 +19,7 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
         runtime.tune_allocator()
     import jax
 
-    from jaxstyle import features, weights
+    from jaxstyle import features, objective, weights
     from jaxstyle.config import StylizeConfig
     from jaxstyle.methods import gatys
 
@@ -38,7 +38,7 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
     )
     targets_seconds = time.perf_counter() - start
     params = jax.block_until_ready(features.prepare(network.params))
-    loss_weights = gatys.loss_weights(config, targets)
+    loss_weights = objective.loss_weights(config, targets)
     state = gatys.init_state(content, config)
     start = time.perf_counter()
     update = gatys.jitted_update.lower(

@@ -14,6 +14,7 @@ from PIL import Image
 from test_features import numpy_vgg
 
 from jaxstyle import color, features, images, weights
+from jaxstyle import objective as objectives
 from jaxstyle.config import PRESETS, StylizeConfig, preset, replace
 from jaxstyle.methods import gatys
 
@@ -218,9 +219,9 @@ def test_a_style_of_weight_zero_counts_for_nothing():
     assert mixed != pytest.approx(float(alone[0].losses["style"]), rel=0.01)
 
 
-@pytest.mark.parametrize("name", gatys.STYLE_LOSSES)
+@pytest.mark.parametrize("name", objectives.STYLE_LOSSES)
 def test_blends_of_statistics(name):
-    loss = gatys.STYLE_LOSSES[name]
+    loss = objectives.STYLE_LOSSES[name]
     generator = np.random.default_rng(0)
     top, bottom = (
         jnp.asarray(generator.random((1, rows, 5, 3)), jnp.float32) + shift
@@ -239,10 +240,10 @@ def test_blends_of_statistics(name):
         assert (between <= np.maximum(a, b) + 1e-6).all()
 
 
-@pytest.mark.parametrize("name", [name for name in gatys.STYLE_LOSSES if name != "moments"])
+@pytest.mark.parametrize("name", [name for name in objectives.STYLE_LOSSES if name != "moments"])
 def test_statistics_of_a_picture_add_up_from_its_parts(name):
     """Parts weighted by their positions: what a tiled or sharded objective rests on."""
-    loss = gatys.STYLE_LOSSES[name]
+    loss = objectives.STYLE_LOSSES[name]
     whole = jnp.asarray(np.random.default_rng(0).normal(1, 1, (2, 10, 5, 3)), jnp.float32)
     parts = [loss.statistics(part) for part in (whole[:, :4], whole[:, 4:])]
     jax.tree.map(
@@ -255,7 +256,7 @@ def test_statistics_of_a_picture_add_up_from_its_parts(name):
 def test_moments_add_up_from_their_parts():
     """Deviations do not, but mean and deviation give the second moments, which do."""
     whole = jnp.asarray(np.random.default_rng(0).normal(1, 1, (2, 10, 5, 3)), jnp.float32)
-    statistics = gatys.STYLE_LOSSES["moments"].statistics
+    statistics = objectives.STYLE_LOSSES["moments"].statistics
     raw = [
         np.stack([mean, std**2 + mean**2])
         for mean, std in map(statistics, (whole[:, :4], whole[:, 4:], whole))
@@ -341,13 +342,13 @@ def numpy_terms(found, content, styles, style_weights, variables, config):
 
 
 def objective(params, variables, targets, config, padding="zero"):
-    loss_weights = gatys.loss_weights(config, targets)
-    return gatys.objective(params, variables, targets, loss_weights, config, padding)
+    loss_weights = objectives.loss_weights(config, targets)
+    return objectives.objective(params, variables, targets, loss_weights, config, padding)
 
 
 FORMS = list(
     itertools.product(
-        gatys.STYLE_LOSSES,
+        objectives.STYLE_LOSSES,
         ("mean", "half_sum"),
         ("sum", "half_mean", "squared_mean"),
     )
@@ -373,7 +374,9 @@ def every_objective(params, variables, content, styles):
     for key, config in CONFIGS.items():
         shared = key[0], key[3]
         if shared not in targets:
-            targets[shared] = gatys.make_targets(params, content, styles, SHARES, config, "zero")
+            targets[shared] = objectives.make_targets(
+                params, content, styles, SHARES, config, "zero"
+            )
         loss = functools.partial(objective, params, targets=targets[shared], config=config)
         terms[key] = loss(variables)
         if key[1:] == ("half_sum", "squared_mean", True):
@@ -428,7 +431,7 @@ def test_gradients_of_the_objective_equal_differences_of_numpys(problem):
         found = network_features(x, config)
         return sum(numpy_terms(found, *fixed, SHARES, x, config).values())
 
-    assert {key[0] for key in gradients} == set(gatys.STYLE_LOSSES)
+    assert {key[0] for key in gradients} == set(objectives.STYLE_LOSSES)
     for key, gradient in gradients.items():
         # Larger steps would cross the corners of ReLU and of the pooling.
         step = 1e-6 * direction
@@ -476,7 +479,7 @@ def small_problem(config, start=None):
 
 def updated(state, targets, config):
     """The next state, and the picture to show."""
-    loss_weights = gatys.loss_weights(config, targets)
+    loss_weights = objectives.loss_weights(config, targets)
     arguments = state, NETWORK.params, targets, loss_weights, config, "zero"
     return gatys.jitted_update(*arguments)[:2]
 
@@ -516,12 +519,12 @@ def test_clamp(clamp):
 def test_standardized_pictures():
     config = replace(PLAIN, standardize=True, clamp=False)
     x = picture(6, 7, 9)[None]
-    variables = np.asarray(gatys.to_variables(jnp.asarray(x), config))
+    variables = np.asarray(objectives.to_variables(jnp.asarray(x), config))
     # ImageNet's mean and deviation of each channel, as published with the networks.
     wanted = (x - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(variables, wanted, atol=1e-5)
-    np.testing.assert_allclose(gatys.to_pictures(variables, config), x, atol=1e-6)
-    for function in (gatys.to_variables, gatys.to_pictures):
+    np.testing.assert_allclose(objectives.to_pictures(variables, config), x, atol=1e-6)
+    for function in (objectives.to_variables, objectives.to_pictures):
         assert function(x, PLAIN) is x
 
 
@@ -639,9 +642,9 @@ def test_the_update_lowers_for_every_platform(optimizer, style_loss, padding):
     pixels = jax.ShapeDtypeStruct((1, 18, 23, 3), jnp.float32)
     state = jax.eval_shape(lambda x: gatys.init_state(x, config), pixels)
     targets = jax.eval_shape(
-        lambda p, x: gatys.make_targets(p, x, [x], (1.0,), config, padding), params, pixels
+        lambda p, x: objectives.make_targets(p, x, [x], (1.0,), config, padding), params, pixels
     )
-    loss_weights = jax.eval_shape(lambda t: gatys.loss_weights(config, t), targets)
+    loss_weights = jax.eval_shape(lambda t: objectives.loss_weights(config, t), targets)
     update = jax.jit(functools.partial(gatys.update, config=config, padding=padding))
     arguments = (state, abstract(prepared), targets, loss_weights)
     everywhere = export.export(update, platforms=["cpu", "cuda", "tpu"])(*arguments)
@@ -699,7 +702,7 @@ def objective_of_features(config):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(features, "vgg", look_up)
-            targets = gatys.make_targets(found, content, [style], (1.0,), config, "reflect")
+            targets = objectives.make_targets(found, content, [style], (1.0,), config, "reflect")
             return objective(found, variables, targets, config, "reflect")[1]
 
     return terms
@@ -726,7 +729,7 @@ def step_zero(pair):
         start = gatys.initial_pictures(content, [style], (1.0,), config)
         given = {"start": start, "content": content, "style": style}
         found = {key: every_layer(x, pooling=config.pooling) for key, x in given.items()}
-        variables = gatys.to_variables(start, config)
+        variables = objectives.to_variables(start, config)
         terms = objective_of_features(config)(found, variables, content, style)
         terms = {key: float(value) for key, value in terms.items()}
         results[name] = config, terms, found.values(), start
@@ -756,8 +759,8 @@ def test_terms_of_jin2021_have_the_magnitudes_of_the_trial(step_zero):
     # On these features, without the factor that the preset gives to normalised ones.
     factor = config.style_weight / native.style_weight
     assert terms["style"] / factor == pytest.approx(0.81, rel=0.01)
-    variables = gatys.to_variables(start, config)
-    as_a_sum = config.tv_weight * float(gatys.total_variation("sum")(variables)[0])
+    variables = objectives.to_variables(start, config)
+    as_a_sum = config.tv_weight * float(objectives.total_variation("sum")(variables)[0])
     assert as_a_sum == pytest.approx(257_433, rel=0.01)
 
 
@@ -769,7 +772,7 @@ def test_init_may_be_a_name():
 
 
 def test_moments_of_several_styles_are_those_of_their_mixture():
-    loss = gatys.STYLE_LOSSES["moments"]
+    loss = objectives.STYLE_LOSSES["moments"]
     halves = np.random.default_rng(0).normal(3, 1, (2, 1, 8, 9, 5)).astype(np.float32)
     halves[1] *= 2
     blended = loss.blend([loss.statistics(half) for half in jnp.asarray(halves)], (0.5, 0.5))

@@ -1,19 +1,12 @@
 """Style transfer by optimising the pixels.
 
 Gatys, Ecker and Bethge 2016, "Image Style Transfer Using Convolutional Neural Networks" (CVPR).
-The picture x minimises, in their Eq. 7,
-
-    content_weight * content(x) + style_weight * style(x) + tv_weight * variation(x)
-
-where content compares features position by position and style compares their statistics. The
-statistics of a layer are sums over its positions, and the other terms are local: so the objective
-and its gradient can be put together from parts of a picture.
+What is minimised is in `jaxstyle.objective`; here are the update, the scales and the pictures.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +15,19 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxstyle import color, distributions, images, losses
+from jaxstyle import color, distributions, images
 from jaxstyle import features as vgg
 from jaxstyle.config import INITS, StylizeConfig, preset, replace
+from jaxstyle.objective import (
+    LossWeights,
+    Targets,
+    blend_gaussians,
+    loss_weights,
+    make_targets,
+    objective,
+    to_pictures,
+    to_variables,
+)
 from jaxstyle.weights import Weights
 
 
@@ -48,231 +51,6 @@ class Iterate(NamedTuple):
     scale: int
     scales: int
     losses: dict[str, Array]
-
-
-class StyleLoss(NamedTuple):
-    """A style loss of one layer, in the parts that a tiled or sharded objective needs.
-
-    Attributes:
-        statistics: features `[batch, h, w, c]` to a pytree of statistics.
-        blend: several styles' statistics and their weights, which sum to one, to one style's.
-        target: a style's statistics to what `distance` compares with, made once.
-        distance: statistics and target to `[batch]`.
-        degree: features of a times the size have a loss of a**degree times the size.
-    """
-
-    statistics: Callable[[Array], Any]
-    blend: Callable[[Sequence[Any], Sequence[float]], Any]
-    target: Callable[[Any], Any]
-    distance: Callable[[Any, Any], Array]
-    degree: int
-
-
-def _average(statistics: Sequence[Any], weights: Sequence[float]) -> Any:
-    return jax.tree.map(
-        lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *statistics
-    )
-
-
-def _blend_gaussians(
-    statistics: Sequence[distributions.GaussianStatistics], weights: Sequence[float]
-) -> distributions.GaussianStatistics:
-    """Mean and covariance of the mixture: second moments average, covariances do not."""
-
-    def outer(mean: Array) -> Array:
-        return mean[:, :, None] * mean[:, None, :]
-
-    raw = [
-        distributions.GaussianStatistics(s.mean, s.covariance + outer(s.mean)) for s in statistics
-    ]
-    mean, second = _average(raw, weights)
-    return distributions.GaussianStatistics(mean, second - outer(mean))
-
-
-def _blend_moments(
-    statistics: Sequence[losses.Moments], weights: Sequence[float]
-) -> losses.Moments:
-    """Mean and deviation of the mixture, as `_blend_gaussians` has them."""
-    raw = [losses.Moments(s.mean, s.std**2 + s.mean**2) for s in statistics]
-    mean, second = _average(raw, weights)
-    # Rounding may leave less than nothing.
-    return losses.Moments(mean, jnp.sqrt(jnp.maximum(second - mean**2, 1e-12)))
-
-
-def _gram_loss(normalize: str, form: str) -> StyleLoss:
-    return StyleLoss(
-        functools.partial(losses.gram_matrix, normalize=normalize),
-        _average,
-        lambda statistics: statistics,
-        functools.partial(losses.style_loss, form=form),
-        4,
-    )
-
-
-STYLE_LOSSES: Mapping[str, StyleLoss] = {
-    "gatys": _gram_loss("positions", "gatys"),
-    "positions": _gram_loss("positions", "mean"),
-    "elements": _gram_loss("elements", "mean"),
-    "moments": StyleLoss(
-        losses.channel_moments,
-        _blend_moments,
-        lambda statistics: statistics,
-        losses.moments_loss,
-        2,
-    ),
-    "wasserstein": StyleLoss(
-        distributions.gaussian_statistics,
-        _blend_gaussians,
-        distributions.wasserstein2_target,
-        distributions.wasserstein2,
-        2,
-    ),
-}
-
-
-def total_variation(form: str) -> Callable[[Array], Array]:
-    """The variation `[batch]` of images by the name that `StylizeConfig.tv_loss` gives it."""
-    order, reduction = {
-        "sum": (1, "sum"),
-        "half_mean": (1, "half_mean"),
-        "squared_mean": (2, "half_mean"),
-    }[form]
-    return functools.partial(losses.total_variation, order=order, reduction=reduction)
-
-
-class Targets(NamedTuple):
-    """What the picture is compared with, made once a scale.
-
-    Attributes:
-        content: `{layer: [1, h, w, c]}`.
-        style: `{layer: target of the style loss}`.
-        size: `{layer: scalar}`, the features' mean activation on the styles, or 1: the losses are
-            those of features divided by it (`loss_weights`).
-    """
-
-    content: dict[str, Array]
-    style: dict[str, Any]
-    size: dict[str, Array]
-
-
-def extract(
-    params: vgg.Parameters, pictures: Array, config: StylizeConfig, padding: str
-) -> dict[str, Array]:
-    """The features that the objective needs, `{layer: [batch, h, w, c]}`."""
-    layers = {*config.content_layers, *config.style_layers}
-    return vgg.vgg(params, pictures, layers, padding=padding, pooling=config.pooling)
-
-
-def make_targets(
-    params: vgg.Parameters,
-    content: Array,
-    styles: Sequence[Array],
-    style_weights: Sequence[float],
-    config: StylizeConfig,
-    padding: str,
-) -> Targets:
-    """Targets of the objective.
-
-    Args:
-        params: the network.
-        content: `[1, height, width, 3]`.
-        styles: pictures `[1, h, w, 3]`, each of its own size.
-        style_weights: one a style; they sum to one.
-        config: settings.
-        padding: of the network.
-    """
-    loss = STYLE_LOSSES[config.style_loss]
-    found = [extract(params, style, config, padding) for style in styles]
-    content_features = extract(params, content, config, padding)
-    size = {
-        name: _mean_activation([f[name] for f in found], style_weights)
-        if config.normalize_features
-        else jnp.ones(())
-        for name in content_features
-    }
-    style = {}
-    for name in config.style_layers:
-        statistics = [loss.statistics(f[name]) for f in found]
-        style[name] = loss.target(loss.blend(statistics, style_weights))
-    return Targets({name: content_features[name] for name in config.content_layers}, style, size)
-
-
-def _mean_activation(found: Sequence[Array], weights: Sequence[float]) -> Array:
-    mean = sum(w * jnp.mean(jnp.abs(f)) for w, f in zip(weights, found, strict=True))
-    return jnp.maximum(jnp.asarray(mean), 1e-6)
-
-
-class LossWeights(NamedTuple):
-    """The weight of every term, scalars; arguments of the compiled update, which fits them all."""
-
-    content: dict[str, Array]
-    style: dict[str, Array]
-    tv: Array
-
-
-def loss_weights(config: StylizeConfig, targets: Targets) -> LossWeights:
-    """The weights of the settings, divided by the power of the features' size that a loss has.
-
-    It divides the losses, not the features: that would copy every feature map.
-    """
-    degree = STYLE_LOSSES[config.style_loss].degree
-
-    def scaled(total: float, layers: Mapping[str, float], power: int) -> dict[str, Array]:
-        return {name: total * share / targets.size[name] ** power for name, share in layers.items()}
-
-    return LossWeights(
-        scaled(config.content_weight, config.content_layers, 2),
-        scaled(config.style_weight, config.style_layers, degree),
-        jnp.asarray(config.tv_weight, jnp.float32),
-    )
-
-
-# Of ImageNet's colours, as torchvision and MXNet publish them.
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-
-
-def to_variables(pictures: Array, config: StylizeConfig) -> Array:
-    """The variables of the optimisation: the pixels, or standardised ones."""
-    return (pictures - _IMAGENET_MEAN) / _IMAGENET_DEVIATION if config.standardize else pictures
-
-
-def to_pictures(variables: Array, config: StylizeConfig) -> Array:
-    """The inverse of `to_variables`."""
-    return variables * _IMAGENET_DEVIATION + _IMAGENET_MEAN if config.standardize else variables
-
-
-def objective(
-    params: vgg.Parameters,
-    variables: Array,
-    targets: Targets,
-    weights: LossWeights,
-    config: StylizeConfig,
-    padding: str,
-) -> tuple[Array, dict[str, Array]]:
-    """The loss of pictures, given as `to_variables` has them, `[batch, height, width, 3]`.
-
-    Returns:
-        The total, a scalar: the sum over the batch. And the weighted terms of it, scalars, named
-        `total`, `content`, `style` and `tv`.
-    """
-    loss = STYLE_LOSSES[config.style_loss]
-    found = extract(params, to_pictures(variables, config), config, padding)
-    content = [
-        weight * losses.content_loss(found[name], targets.content[name], form=config.content_loss)
-        for name, weight in weights.content.items()
-    ]
-    style = [
-        weight * loss.distance(loss.statistics(found[name]), targets.style[name])
-        for name, weight in weights.style.items()
-    ]
-    terms = {
-        "content": jnp.sum(jnp.asarray(content)),
-        "style": jnp.sum(jnp.asarray(style)),
-        "tv": weights.tv * jnp.sum(total_variation(config.tv_loss)(variables)),
-    }
-    total = terms["content"] + terms["style"] + terms["tv"]
-    return total, {"total": total, **terms}
 
 
 class State(NamedTuple):
@@ -507,7 +285,7 @@ def initial_pictures(
     if config.init == "noise":
         return jax.random.uniform(key, content.shape)
     found = [distributions.gaussian_statistics(style) for style in styles]
-    mean, covariance = _blend_gaussians(found, weights)
+    mean, covariance = blend_gaussians(found, weights)
     values = jax.random.multivariate_normal(key, mean[0], covariance[0], content.shape[:3])
     return jnp.clip(values, 0, 1)
 
