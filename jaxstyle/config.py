@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 # What `init` may name; anything else on the command line is a picture file.
 INITS = ("content", "style-stats", "noise")
-FEATURE_SCALES = ("normalized", "oxford", "torchvision")
+FEATURE_SCALES = ("normalized", "oxford", "torchvision", "random")
+# Untrained features hardly tell contents apart, and like grain: by eye (docs/presets.md).
+_RANDOM_CONTENT, _RANDOM_TV = 80, 15
 
 
 def _setting(
@@ -286,7 +288,8 @@ def preset(name: str, *, scale: str) -> StylizeConfig:
     """The settings of a preset for features of a scale.
 
     On features of a scale that the preset was not made for, the features are first divided by
-    their mean activation, and the weights for normalised features apply.
+    their mean activation, and the weights for normalised features apply; random features get more
+    weight on content and variation.
 
     Args:
         name: a key of `PRESETS`.
@@ -305,4 +308,8 @@ def preset(name: str, *, scale: str) -> StylizeConfig:
         return chosen.native
     if scale == "normalized":
         return chosen.normalized
-    return replace(chosen.normalized, normalize_features=True)
+    config = replace(chosen.normalized, normalize_features=True)
+    if scale == "random":
+        content, tv = config.content_weight * _RANDOM_CONTENT, config.tv_weight * _RANDOM_TV
+        return replace(config, content_weight=content, tv_weight=tv)
+    return config

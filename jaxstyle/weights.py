@@ -45,7 +45,7 @@ class Weights(NamedTuple):
         padding: how each 3x3 convolution is padded: `zero`, `reflect` or `replicate`.
         scale: scale of the activations, which decides what a loss weight means: `oxford` (BGR,
             0-255 minus mean), `torchvision` (RGB, standardised) or `normalized` (mean activation
-            of each channel near 1).
+            of each channel near 1), or `random`.
         source: whose parameters they are, for the metadata of what is made with them.
         sha256: of the file, in hexadecimal; empty for parameters that come from no file.
     """
@@ -200,7 +200,7 @@ def random_vgg() -> Weights:
             params[f"conv{block}_{index}/kernel"] = kernel.astype(np.float32)
             params[f"conv{block}_{index}/bias"] = np.zeros(outputs, np.float32)
             inputs = outputs
-    return Weights("random", params, "reflect", "normalized", "random numbers", "")
+    return Weights("random", params, "reflect", "random", "random numbers", "")
 
 
 def list_weights() -> list[Listed]:
