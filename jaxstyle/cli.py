@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jaxstyle.commands import options
-from jaxstyle.config import PRESETS, did_you_mean
+from jaxstyle.config import MAX_PIXELS, PADDINGS, PRESETS, did_you_mean
 from jaxstyle.errors import UserError
 
 _STYLIZE_NOTES = """\
@@ -208,7 +208,7 @@ def _add_files(parser: _Parser) -> None:
     files.add_argument(
         "--max-pixels",
         type=options.whole_number(1),
-        default=100_000_000,
+        default=MAX_PIXELS,
         metavar="N",
         help="refuse to read larger pictures (default: 100000000)",
     )
@@ -224,7 +224,7 @@ def _add_run_options(parser: _Parser) -> None:
     )
     run.add_argument(
         "--padding",
-        type=options.one_of(("auto", "zero", "reflect", "replicate")),
+        type=options.one_of(("auto", *PADDINGS)),
         default="auto",
         metavar="auto|zero|reflect|replicate",
         help="border of the features' convolutions (default: auto, as the features want it)",

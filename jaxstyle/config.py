@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 
 # What `init` may name; anything else on the command line is a picture file.
 INITS = ("content", "style-stats", "noise")
+# How a convolution may be padded.
+PADDINGS = ("zero", "reflect", "replicate")
+# The largest picture that is read unless told otherwise, in pixels.
+MAX_PIXELS = 100_000_000
 FEATURE_SCALES = ("normalized", "oxford", "torchvision", "random")
 # Untrained features hardly tell contents apart, and like grain: by eye (docs/presets.md).
 _RANDOM_CONTENT, _RANDOM_TV = 80, 15

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-PADDINGS = ("zero", "reflect", "replicate")
+from jaxstyle.config import PADDINGS
+
 _PAD_MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge"}  # of jnp.pad
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # float32 means float32: without this a GPU may use TF32 and a TPU bfloat16.

@@ -16,7 +16,6 @@ its output, so that the same name means the same features in narrow and full net
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array, nn
 
 from jaxstyle import convolution
+from jaxstyle.config import did_you_mean
 
 POOLINGS = ("max", "avg")
 Parameters = Mapping[str, Any]
@@ -50,8 +50,7 @@ def check_layers(params: Parameters, layers: Collection[str]) -> None:
     names = layer_names(params)
     for layer in layers:
         if layer not in names:
-            near = difflib.get_close_matches(layer, names, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(layer, names)
             relus = ", ".join(name for name in names if name.startswith("relu"))
             raise ValueError(f"the network has no layer {layer!r}{hint} (it has {relus})")
 
@@ -125,7 +124,7 @@ def pool(features: Array, pooling: str) -> Array:
     batch, height, width, channels = features.shape
     rows, columns = max(height // 2, 1), max(width // 2, 1)
     step_y, step_x = min(height, 2), min(width, 2)
-    # Four views of whole 2x2 cells: on the CPU several times faster than a window reduction.
+    # Four views of whole 2x2 cells: on the CPU faster than a window reduction.
     cells = features[:, : rows * step_y, : columns * step_x]
     cells = cells.reshape(batch, rows, step_y, columns, step_x, channels)
     views = [cells[:, :, i, :, j] for i in range(step_y) for j in range(step_x)]

@@ -28,10 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from jaxstyle.config import MAX_PIXELS
 from jaxstyle.errors import UserError
-
-MAX_PIXELS = 100_000_000
-"""The largest picture that `load` reads unless told otherwise, in pixels."""
 
 INPUT_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif"),

@@ -6,7 +6,6 @@ code is ever read: pickles are refused by their suffix, and NumPy archives by wh
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
@@ -20,10 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxstyle.config import FEATURE_SCALES
+from jaxstyle.config import FEATURE_SCALES, PADDINGS, did_you_mean
 from jaxstyle.errors import UserError
-
-PADDINGS = ("zero", "reflect", "replicate")
 
 # No VGG without its dense layers comes near it; it keeps a wrong file from filling the memory.
 _LARGEST_FILE = 2**30
@@ -151,8 +148,7 @@ def load(spec: str | os.PathLike[str]) -> Weights:
         )
     if suffix not in _READERS and not path.exists():
         names = ["lite", *REGISTRY, "random"]
-        near = difflib.get_close_matches(str(spec), names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(spec, names)
         raise UserError(f"no features {str(spec)!r}: neither {', '.join(names)} nor a file{hint}")
     if suffix not in _READERS and path.is_file():
         raise UserError(f"{path}: expected a file that ends in {', '.join(_READERS)}")

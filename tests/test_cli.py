@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ROOT, python
 from safetensors.numpy import save_file
 
 import jaxstyle
@@ -17,7 +18,6 @@ from jaxstyle import cli, images, runtime, weights
 from jaxstyle.config import PRESETS, StylizeConfig, preset
 from jaxstyle.methods import gatys
 
-ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = {"conv1_1": 4, "conv1_2": 4, "conv2_1": 4, "conv2_2": 6}
 WIDTHS |= {f"conv3_{i}": 6 for i in (1, 2, 3, 4)} | {f"conv4_{i}": 8 for i in (1, 2, 3, 4)}
 WIDTHS |= {"conv5_1": 8}
@@ -128,19 +128,6 @@ def only_line(text):
     lines = text.splitlines()
     assert len(lines) == 1, text
     return lines[0]
-
-
-def python(code, *arguments, **options):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("environment", {})
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
 
 
 # Help

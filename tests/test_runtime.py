@@ -1,28 +1,11 @@
 import os
-import subprocess
 import sys
-import textwrap
-from pathlib import Path
 
 import pytest
+from processes import python
 
 from jaxstyle import runtime
 from jaxstyle.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def python(code, *arguments, **options):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("environment", {})
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
 
 
 def test_private_cache_folder(tmp_path, monkeypatch):

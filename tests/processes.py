@@ -1,0 +1,23 @@
+"""Other Python processes, for the tests."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(code, *arguments, **options):
+    """Runs code with this checkout on the path; `environment` is added to the own one."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("environment", {})
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
