@@ -35,6 +35,21 @@ examples:
   jaxstyle weights fetch vgg19
 """
 
+_TRAIN_NOTES = """\
+examples:
+  jaxstyle train --config lite --workdir runs/lite
+  jaxstyle train --config configs/lite.py --workdir gs://bucket/lite --set batch_size=64
+  jaxstyle train --config lite --workdir runs/lite --set optimizer.learning_rate=1e-3
+
+The folder gets checkpoints, metrics.jsonl, samples/ and, at the end, curves.png. Where it has
+checkpoints, the run goes on from the last one. Ctrl-C and SIGTERM finish the step and save it; a
+second one quits at once.
+
+exit codes: 0 all steps are done, or stopped with a checkpoint; 1 the numbers became
+infinite or NaN; 2 a mistake in the command or in a file; 130 quit at once by a second
+Ctrl-C (143 by SIGTERM)
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line, with the nearest option as a suggestion."""
@@ -157,7 +172,58 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     weights.add_argument("action", type=options.one_of(("list", "fetch")), metavar="list|fetch")
     weights.add_argument("name", nargs="?", metavar="NAME", help="what to fetch, as `list` says it")
     weights.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    return parser, {"stylize": stylize, "weights": weights}
+    train = commands.add_parser(
+        "train",
+        help="train a method, and go on with what was begun",
+        description="Trains what a configuration describes.",
+        usage="jaxstyle train --config NAME|FILE --workdir DIR [options]",
+        epilog=_TRAIN_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_train_options(train)
+    return parser, {"stylize": stylize, "train": train, "weights": weights}
+
+
+def _add_train_options(parser: _Parser) -> None:
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="NAME|FILE",
+        help="a configuration that comes with jaxstyle, or a Python file with get_config()",
+    )
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="folder of the run, as in gs://bucket/run"
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="replace a setting of the configuration; may be given many times",
+    )
+    parser.add_argument(
+        "--device",
+        type=options.one_of(("cpu", "gpu", "tpu")),
+        metavar="cpu|gpu|tpu",
+        help="what to compute on, all there are of them (default: JAX's own choice)",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write the metrics for TensorBoard, too"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    processes = parser.add_argument_group(
+        "several processes (all three; none of them where a TPU pod or Slurm says it)"
+    )
+    processes.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="where the first process listens"
+    )
+    processes.add_argument(
+        "--num-processes", type=options.whole_number(1), metavar="N", help="how many there are"
+    )
+    processes.add_argument(
+        "--process-id", type=options.whole_number(0), metavar="I", help="which one this is, from 0"
+    )
 
 
 def _add_files(parser: _Parser) -> None:

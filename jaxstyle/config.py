@@ -21,9 +21,10 @@ FEATURE_SCALES = ("normalized", "oxford", "torchvision", "random")
 _RANDOM_CONTENT, _RANDOM_TV = 80, 15
 
 
-def _setting(
+def setting(
     default: Any, text: str, *, choices: tuple[str, ...] | None = None, least: float | None = None
 ) -> Any:
+    """A field of a dataclass of settings: its default, a line of help, and what `check` allows."""
     metadata = {"help": text, "choices": choices, "least": least}
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
@@ -48,65 +49,65 @@ class StylizeConfig:
         ValueError: a setting is out of range.
     """
 
-    size: int = _setting(512, "longer side of the picture, in pixels", least=1)
-    style_scale: float = _setting(
+    size: int = setting(512, "longer side of the picture, in pixels", least=1)
+    style_scale: float = setting(
         1.0,
         "longer side of the styles relative to the picture's: larger gives larger strokes "
         "(styles are never enlarged)",
         least=0,
     )
-    content_weight: float = _setting(0.2, "weight of the content loss", least=0)
-    style_weight: float = _setting(1.0, "weight of the style loss", least=0)
-    tv_weight: float = _setting(2.0, "weight of the total variation", least=0)
-    content_layers: Mapping[str, float] = _setting(
+    content_weight: float = setting(0.2, "weight of the content loss", least=0)
+    style_weight: float = setting(1.0, "weight of the style loss", least=0)
+    tv_weight: float = setting(2.0, "weight of the total variation", least=0)
+    content_layers: Mapping[str, float] = setting(
         {"relu4_1": 1.0}, "layers that keep the content, and their weights"
     )
-    style_layers: Mapping[str, float] = _setting(
+    style_layers: Mapping[str, float] = setting(
         _equal(0.2), "layers that give the style, and their weights"
     )
-    content_loss: str = _setting("mean", "form of the content loss", choices=("mean", "half_sum"))
-    style_loss: str = _setting(
+    content_loss: str = setting("mean", "form of the content loss", choices=("mean", "half_sum"))
+    style_loss: str = setting(
         "wasserstein",
         "form of the style loss",
         choices=("gatys", "positions", "elements", "moments", "wasserstein"),
     )
-    tv_loss: str = _setting(
+    tv_loss: str = setting(
         "squared_mean",
         "form of the total variation",
         choices=("sum", "half_mean", "squared_mean"),
     )
-    normalize_features: bool = _setting(
+    normalize_features: bool = setting(
         True, "divide each layer by the styles' mean activation, so that weights fit any features"
     )
-    pooling: str = _setting("max", "pooling of the features", choices=("max", "avg"))
-    optimizer: str = _setting("adam", "optimiser of the pixels", choices=("adam", "lbfgs"))
-    learning_rate: float = _setting(0.02, "step size of Adam; L-BFGS searches for its own", least=0)
-    adam_b1: float = _setting(0.9, "decay of Adam's mean of gradients", least=0)
-    adam_b2: float = _setting(0.99, "decay of Adam's mean of squared gradients", least=0)
-    history: int = _setting(10, "updates that L-BFGS remembers", least=1)
-    steps: int = _setting(200, "updates at each scale", least=1)
-    scales: int = _setting(3, "sizes from coarse to fine; 1 is a single one", least=1)
-    scale_factor: float = _setting(2.0, "ratio of a scale's size to the one before", least=1)
-    averaging: float = _setting(
+    pooling: str = setting("max", "pooling of the features", choices=("max", "avg"))
+    optimizer: str = setting("adam", "optimiser of the pixels", choices=("adam", "lbfgs"))
+    learning_rate: float = setting(0.02, "step size of Adam; L-BFGS searches for its own", least=0)
+    adam_b1: float = setting(0.9, "decay of Adam's mean of gradients", least=0)
+    adam_b2: float = setting(0.99, "decay of Adam's mean of squared gradients", least=0)
+    history: int = setting(10, "updates that L-BFGS remembers", least=1)
+    steps: int = setting(200, "updates at each scale", least=1)
+    scales: int = setting(3, "sizes from coarse to fine; 1 is a single one", least=1)
+    scale_factor: float = setting(2.0, "ratio of a scale's size to the one before", least=1)
+    averaging: float = setting(
         0.98, "decay of the average over iterates that is shown; 0 for none", least=0
     )
-    clamp: bool = _setting(True, "keep pixels in [0, 1] during the optimisation")
-    standardize: bool = _setting(
+    clamp: bool = setting(True, "keep pixels in [0, 1] during the optimisation")
+    standardize: bool = setting(
         False, "optimise, and measure variation, on pixels standardised as for ImageNet"
     )
-    init: str = _setting("content", "where to start: content, style-stats, noise, or a picture")
-    keep_colors: str | None = _setting(
+    init: str = setting("content", "where to start: content, style-stats, noise, or a picture")
+    keep_colors: str | None = setting(
         None,
         "keep the colours of the content: transfer luminance only, or match the style's "
         "colours to the content's first",
         choices=("luminance", "match"),
     )
-    seed: int = _setting(0, "seed of the random numbers", least=0)
+    seed: int = setting(0, "seed of the random numbers", least=0)
 
     def __post_init__(self) -> None:
+        check(self)
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
-            _check(entry, value)
             if isinstance(value, Mapping):  # a copy: the caller's may change, and the hash must not
                 object.__setattr__(self, entry.name, dict(value))
         for name in ("averaging", "adam_b1", "adam_b2"):
@@ -121,6 +122,17 @@ class StylizeConfig:
         return hash(
             tuple(tuple(sorted(v.items())) if isinstance(v, Mapping) else v for v in values)
         )
+
+
+def check(settings: Any) -> None:
+    """Checks the fields of a dataclass that `setting` made.
+
+    Raises:
+        ValueError: a value is of another type or out of range.
+    """
+    for entry in dataclasses.fields(settings):
+        if "choices" in entry.metadata:
+            _check(entry, getattr(settings, entry.name))
 
 
 def _check(entry: Any, value: Any) -> None:

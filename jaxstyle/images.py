@@ -19,9 +19,9 @@ import secrets
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,6 +60,7 @@ _PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 _log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
+_Kind = TypeVar("_Kind", bound=np.generic)
 PathLike = str | os.PathLike[str]
 
 
@@ -103,13 +104,51 @@ def load(path: PathLike, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
         UserError: there is no such file, it is no picture, is broken, truncated, empty or too big.
     """
     with _opened(path, max_pixels) as image:
+        return _picture(image, _name(path))
+
+
+def decode(
+    content: bytes, *, name: str, least_side: int = 0, max_pixels: int | None = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decodes the bytes of a picture file to 8 bits, fast: for the many pictures of a training run.
+
+    What `load` does about orientation, colours and depths is done here, too; what is transparent
+    has the colours that `load` gives it. Nobody is warned of a broken profile.
+
+    Args:
+        content: the whole file.
+        name: what error messages call it.
+        least_side: where not 0, a JPEG may come at a half, a quarter or an eighth of its size, as
+            long as its shorter side keeps at least so many pixels: that saves most of the work.
+        max_pixels: as for `load`.
+
+    Returns:
+        uint8 [height, width, 3], sRGB.
+
+    Raises:
+        UserError: it is no picture, is broken, truncated, empty or too big.
+    """
+    name = _name(name)
+    with _recognized(io.BytesIO(content), name, max_pixels) as image:
+        if least_side:
+            image.draft(None, (least_side, least_side))
         image.load()
-        # TIFF is turned by Pillow while it loads, and then no longer says that it should be; PNG
-        # may carry its EXIF after the pixels.
-        orientation = _orientation(image)
-        profile = image.info.get("icc_profile")
-        opaque, alpha = _split_alpha(image)
-        pixels = _colors(opaque, profile, _name(path))
+        special = image.mode not in ("RGB", "L") or "icc_profile" in image.info
+        if special or image.has_transparency_data:
+            return _eight_bits(_picture(image, None).pixels)
+        plain = image if image.mode == "RGB" else image.convert("RGB")
+        return _oriented(np.asarray(plain), _orientation(image))
+
+
+def _picture(image: Image.Image, name: str | None) -> Picture:
+    """What an opened picture shows; the name is for warnings, None for none of them."""
+    image.load()
+    # TIFF is turned by Pillow while it loads, and then no longer says that it should be; PNG
+    # may carry its EXIF after the pixels.
+    orientation = _orientation(image)
+    profile = image.info.get("icc_profile")
+    opaque, alpha = _split_alpha(image)
+    pixels = _colors(opaque, profile, name)
     if alpha is not None:
         _fill_hidden(pixels, alpha)
         alpha = None if alpha.min() == 1 else _oriented(alpha, orientation)
@@ -187,7 +226,7 @@ class _PillowGuard:
                 self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
                 self._saved.enter_context(warnings.catch_warnings())
                 # Doubtful EXIF, odd palettes: of no consequence, or an error soon after.
-                warnings.simplefilter("ignore", UserWarning)
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             self._limits.append(limit)
             self._apply()
@@ -209,6 +248,15 @@ class _PillowGuard:
 _pillow_guard = _PillowGuard()
 
 
+def reading() -> contextlib.AbstractContextManager[None]:
+    """A context around much reading in threads, to be entered by the main thread.
+
+    Each reader sets the process's warning filters while it reads. Inside this context they are set
+    once, so that they change under nobody who sets his own meanwhile.
+    """
+    return _pillow_guard(MAX_PIXELS)
+
+
 @contextlib.contextmanager
 def _opened(path: PathLike, max_pixels: int | None) -> Iterator[Image.Image]:
     """Opens a picture, its header only; whatever fails until it is closed is a `UserError`."""
@@ -221,10 +269,17 @@ def _opened(path: PathLike, max_pixels: int | None) -> Iterator[Image.Image]:
         raise UserError(f"{name}: is a folder; give a picture file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise UserError(f"{name}: cannot be read: {_reason(error)}") from error
+    with file, _recognized(file, name, max_pixels) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _recognized(file: IO[bytes], name: str, max_pixels: int | None) -> Iterator[Image.Image]:
+    """As `_opened`, for the content of a file."""
     Image.init()
     formats = [kind for kind in _INPUT_FORMATS if kind in Image.OPEN]
     try:
-        with file, _pillow_guard(max_pixels), Image.open(file, formats=formats) as image:
+        with _pillow_guard(max_pixels), Image.open(file, formats=formats) as image:
             _check_size(image, max_pixels, name)
             yield image
     except UserError:
@@ -235,7 +290,7 @@ def _opened(path: PathLike, max_pixels: int | None) -> Iterator[Image.Image]:
         assert max_pixels is not None
         raise _too_large(name, int(count[1]) if count else 2 * max_pixels, max_pixels) from None
     except UnidentifiedImageError:
-        if Path(path).is_file() and Path(path).stat().st_size == 0:
+        if not (file.seek(0) or file.read(1)):
             raise UserError(f"{name}: the file is empty; give a picture file") from None
         raise UserError(
             f"{name}: not a picture in a format that can be read, or its header is broken; "
@@ -273,7 +328,7 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _oriented(array: FloatArray, orientation: int) -> FloatArray:
+def _oriented(array: NDArray[_Kind], orientation: int) -> NDArray[_Kind]:
     """Turns an array as EXIF's orientation (1 to 8) asks; unknown ones ask for nothing."""
     if orientation in (5, 6, 7, 8):  # stored with rows and columns exchanged
         array = array.swapaxes(0, 1)
@@ -304,7 +359,7 @@ def _fill_hidden(pixels: FloatArray, alpha: FloatArray) -> None:
         pixels[hidden] = np.tensordot(alpha, pixels, 2) / alpha.sum()
 
 
-def _colors(image: Image.Image, profile: bytes | None, name: str) -> FloatArray:
+def _colors(image: Image.Image, profile: bytes | None, name: str | None) -> FloatArray:
     """The sRGB colours of a picture without alpha: float32 [height, width, 3]."""
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return _grey_colors(_grey_values(image), profile, name)
@@ -316,7 +371,7 @@ def _colors(image: Image.Image, profile: bytes | None, name: str) -> FloatArray:
     return np.divide(np.asarray(converted), 255, dtype=np.float32)
 
 
-def _grey_colors(values: FloatArray, profile: bytes | None, name: str) -> FloatArray:
+def _grey_colors(values: FloatArray, profile: bytes | None, name: str | None) -> FloatArray:
     """Colours of grey values; the profile acts as a curve, so that 16 bits stay finer than 8."""
     if profile:
         levels = np.arange(256, dtype=np.uint8)
@@ -346,8 +401,9 @@ def _grey_values(image: Image.Image) -> FloatArray:
     return 1 - values if tags.get(262) == 0 else values
 
 
-def _apply_profile(image: Image.Image, profile: bytes, name: str) -> Image.Image | None:
+def _apply_profile(image: Image.Image, profile: bytes, name: str | None) -> Image.Image | None:
     """Converts to sRGB by an embedded profile; None, with a warning, where it is of no use."""
+    level = logging.WARNING if name is not None else logging.DEBUG
     try:
         source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()
@@ -357,7 +413,8 @@ def _apply_profile(image: Image.Image, profile: bytes, name: str) -> Image.Image
         if space == "GRAY":  # the shortcut for grey is wrong by several levels near black
             flags |= ImageCms.Flags.NOOPTIMIZE
         if space != _PROFILE_SPACES[image.mode]:
-            _log.warning(
+            _log.log(
+                level,
                 "%s: its colour profile is for %s, but the picture is %s; taken as sRGB",
                 *(name, space, image.mode),
             )
@@ -371,7 +428,8 @@ def _apply_profile(image: Image.Image, profile: bytes, name: str) -> Image.Image
             flags=flags,
         )
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        _log.warning("%s: its colour profile is broken (%s); taken as sRGB", name, _reason(error))
+        reason = _reason(error)
+        _log.log(level, "%s: its colour profile is broken (%s); taken as sRGB", name, reason)
         return None
 
 
@@ -611,6 +669,26 @@ def resize(pixels: ArrayLike, size: tuple[int, int]) -> FloatArray:
     ]
     result = np.stack(resized, axis=-1) if values.ndim == 3 else resized[0]
     return np.clip(result, 0, 1)
+
+
+def crop(pixels: NDArray[np.uint8], box: Sequence[float], size: int) -> NDArray[np.uint8]:
+    """Cuts out a square and resizes it, by Lanczos' filter, in one go.
+
+    The filter is `resize`'s, in 8 bits, and sees what lies around the square: the result is that of
+    resizing the whole picture and cutting then.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        box: left, upper, right and lower border within the picture, in pixels, not always whole.
+        size: the side of the result.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    left, upper, right, lower = box
+    image = Image.fromarray(pixels)
+    resample = Image.Resampling.LANCZOS
+    return np.asarray(image.resize((size, size), resample, box=(left, upper, right, lower)))
 
 
 # ------------------------------------------------------------------------------------ error lines

@@ -883,6 +883,96 @@ def test_resize_properties():
             images.resize(wrong, (2, 2))
 
 
+# ----------------------------------------------------------------------------- many, for training
+
+
+def eight_bits(path: Path, **options) -> np.ndarray:
+    """What `decode` makes of a file; it is to be what `load` gives, rounded."""
+    decoded = images.decode(path.read_bytes(), name="x", **options)
+    assert decoded.dtype == np.uint8
+    return decoded
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_decode_turns_as_load_does(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = write(tmp_path / f"x.{suffix}", COLORS, exif=exif)
+    np.testing.assert_array_equal(eight_bits(path), np.rint(images.load(path).pixels * 255))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
+def test_decode_converts_colours_as_load_does(tmp_path, mode):
+    if mode in ("I;16", "F"):
+        image = Image.fromarray(DEEP if mode == "I;16" else np.float32(GREYS / 255))
+    else:
+        image = Image.fromarray(COLORS).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(np.where(GREYS > 100, GREYS, 0).astype(np.uint8)))
+    suffix = "jpg" if mode == "CMYK" else "tif" if mode == "F" else "png"
+    path = write(tmp_path / f"x.{suffix}", image)
+    np.testing.assert_allclose(eight_bits(path), images.load(path).pixels * 255, atol=0.501)
+
+
+def test_decode_applies_profiles(tmp_path, caplog):
+    other = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, other, b"none"):  # only the first is of use
+        path = write(tmp_path / "x.png", COLORS, icc_profile=profile)
+        decoded = eight_bits(path)
+        assert not caplog.records
+        np.testing.assert_array_equal(decoded, np.rint(images.load(path).pixels * 255))
+        assert len(caplog.records) == (profile != srgb)
+        caplog.clear()
+
+
+def test_decode_reduces_jpegs_but_keeps_the_least_side(tmp_path):
+    path = write(tmp_path / "x.jpg", np.uint8(smooth(480, 640) * 255), quality=95)
+    assert eight_bits(path, least_side=241).shape == (480, 640, 3)
+    reduced = eight_bits(path, least_side=120)
+    assert reduced.shape == (120, 160, 3)
+    expected = images.resize(images.load(path).pixels, (120, 160))
+    np.testing.assert_allclose(reduced / 255, expected, atol=0.02)
+    cmyk = write(tmp_path / "y.jpg", Image.fromarray(COLORS).convert("CMYK").resize((640, 480)))
+    assert eight_bits(cmyk, least_side=100).shape == (120, 160, 3)
+
+
+def test_decode_refuses_what_load_refuses(tmp_path):
+    whole = write(tmp_path / "x.png", COLORS).read_bytes()
+    options = {"name": "pic\nture"}
+    assert "is empty" in user_error(images.decode, b"", **options)
+    assert "not a picture" in user_error(images.decode, b"GIF or not", **options)
+    assert "truncated" in user_error(images.decode, whole[:300], **options)
+    assert "limit of 100;" in user_error(images.decode, whole, max_pixels=100, **options)
+    assert "limit" in user_error(images.decode, bomb(60000, 50000), **options)
+
+
+def test_crop_is_resize_and_cut():
+    pixels = np.uint8(np.rint(smooth(60, 80) * 255))
+    np.testing.assert_array_equal(images.crop(pixels, (10, 5, 30, 25), 20), pixels[5:25, 10:30])
+    for size in (30, 120):  # as a part of the whole picture at half and at twice its size
+        whole = images.resize(pixels / np.float32(255), (size, size * 4 // 3))
+        scale = size / 60
+        box = (20 / scale, 10 / scale, 36 / scale, 26 / scale)
+        part = images.crop(pixels, box, 16)
+        assert part.dtype == np.uint8
+        np.testing.assert_allclose(part / 255, whole[10:26, 20:36], atol=1.5 / 255)
+
+
+def test_many_readers_change_the_filters_of_warnings_once(tmp_path):
+    path = write(tmp_path / "x.png", COLORS)
+    before = list(warnings.filters)
+    with images.reading():
+        inside = list(warnings.filters)
+        assert inside != before
+        eight_bits(path)
+        assert list(warnings.filters) == inside
+        with pytest.warns(UserWarning, match="of others"):
+            warnings.warn("of others", UserWarning, stacklevel=1)
+    assert list(warnings.filters) == before
+
+
 # ---------------------------------------------------------------------------------------- folders
 
 

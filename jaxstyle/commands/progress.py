@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TextIO
 
 from tqdm import tqdm
 
-_LINE_SECONDS = 10.0  # between two lines where there is no terminal
+LINE_SECONDS = 10.0  # between two lines where there is no terminal
 _SMOOTHING = 0.2
 
 
@@ -78,6 +80,9 @@ class Progress:
         quiet: say nothing.
         stream: where to; standard error by default.
         clock: gives the time in seconds.
+
+    Attributes:
+        quiet: say nothing; it may change.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._stream = sys.stderr if stream is None else stream
-        self._quiet = quiet
+        self.quiet = quiet
         self._clock = clock
         self._terminal = _is_terminal(self._stream)
         self._bar: tqdm | None = None
@@ -103,7 +108,7 @@ class Progress:
         self._left = TimeLeft(pixels, clock=self._clock)
         self._last_line = self._clock()
         waiting = f"{self._name}preparing (the first time takes longer)"
-        if self._quiet:
+        if self.quiet:
             return
         if self._terminal:
             self._bar = tqdm(
@@ -120,7 +125,7 @@ class Progress:
     def update(self, now: Moment, losses: Mapping[str, float]) -> None:
         """Shows a step that is done, with its loss terms."""
         left = self._left.update(now)
-        if self._quiet:
+        if self.quiet:
             return
         where = f"{self._name}scale {now.scale}/{now.scales}  step {now.step}/{now.steps}"
         terms = "  ".join(f"{term} {value:.4g}" for term, value in losses.items())
@@ -130,7 +135,7 @@ class Progress:
             self._bar.set_description_str(where, refresh=False)
             self._bar.set_postfix_str(terms, refresh=False)
             self._bar.update(self._left.fraction - self._bar.n)
-        elif now.step == now.steps or self._clock() - self._last_line >= _LINE_SECONDS:
+        elif now.step == now.steps or self._clock() - self._last_line >= LINE_SECONDS:
             self._last_line = self._clock()
             self.note(f"{where}  {terms}")
 
@@ -142,7 +147,7 @@ class Progress:
 
     def note(self, message: str) -> None:
         """Says one line, above the bar if there is one."""
-        if not self._quiet:
+        if not self.quiet:
             self.complain(message)
 
     def complain(self, message: str) -> None:
@@ -151,6 +156,22 @@ class Progress:
             tqdm.write(message, file=self._stream)
         else:
             print(message, file=self._stream, flush=True)
+
+
+@contextlib.contextmanager
+def warnings_shown(progress: Progress) -> Iterator[None]:
+    """Shows what the package logs as lines of its own, so that they do not break the bar."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            progress.note(f"warning: {record.getMessage()}")
+
+    logger, handler = logging.getLogger("jaxstyle"), Lines(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import numpy as np
 from jaxstyle import images, runtime, weights
 from jaxstyle.commands import options, paths
 from jaxstyle.commands.interruption import Interruption
-from jaxstyle.commands.progress import Moment, Progress, duration
+from jaxstyle.commands.progress import Moment, Progress, duration, warnings_shown
 from jaxstyle.config import INITS, PRESETS, StylizeConfig, did_you_mean, preset
 from jaxstyle.errors import UserError
 from jaxstyle.trace import TERMS, Trace, trace_files
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: Bad input. For one picture of a folder it is reported, and the others are made.
     """
     progress = Progress(quiet=arguments.quiet)
-    with Interruption(progress.note, progress.complain) as stop, _logged(progress):
+    with Interruption(progress.note, progress.complain) as stop, warnings_shown(progress):
         try:
             return _run(arguments, progress, stop)
         except KeyboardInterrupt:
@@ -154,22 +153,6 @@ def _check_layers(job: _Job) -> None:
         raise UserError(f"{job.features.name}: {error}") from error
 
 
-@contextlib.contextmanager
-def _logged(progress: Progress) -> Iterator[None]:
-    """Shows what the package logs as lines of its own, so that they do not break the bar."""
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            progress.note(f"warning: {record.getMessage()}")
-
-    logger, handler = logging.getLogger("jaxstyle"), Lines(logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
 # The pictures
 
 
@@ -231,7 +214,7 @@ class _Painter:
         height, width = content.pixels.shape[:2]
         sizes = gatys.scale_sizes(height, width, self._job.config)
         images.check_output_path(task.output, size=sizes[-1])
-        self._stop.has_picture = False
+        self._stop.can_save = False
         self._progress.begin(label, [height * width for height, width in sizes])
         last, steps = self._optimise(content.pixels, task.content.name if label else None)
         self._progress.end()
@@ -278,7 +261,7 @@ class _Painter:
         last, late, steps = None, None, 0
         with _memory_named(job.config.size):
             for iterate in iterates:
-                self._stop.has_picture = True
+                self._stop.can_save = True
                 if late is not None:
                     self._report(late, begun, picture)
                 # Losses are read a step late, so that the device need not wait for us; but not at

@@ -1,0 +1,179 @@
+"""`jaxstyle train`: trains a method as a configuration says, and goes on with what was begun."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from jaxstyle import runtime
+from jaxstyle.commands.interruption import Interruption, Wording
+from jaxstyle.commands.progress import LINE_SECONDS, Progress, duration, warnings_shown
+from jaxstyle.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxstyle.training.report import Row
+
+_WORDING = Wording(
+    stopping="stopping after this step, with a checkpoint; once more to quit at once",
+    lost="quit at once; what came after the last checkpoint is lost",
+    nothing="stopped before the first step; nothing is lost",
+)
+_WAITING_SHOWN = 0.05  # share of time; less of it is not worth a word
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains, from the start or from the last checkpoint in the folder of the run.
+
+    Args:
+        arguments: as parsed by the command line.
+
+    Returns:
+        The exit code: 0 when all steps are done and after a stop that left a checkpoint, 1 where
+        the numbers became infinite or NaN.
+
+    Raises:
+        UserError: a mistake in the command, the configuration or the data.
+    """
+    progress = TrainProgress(quiet=arguments.quiet)
+    stop = Interruption(progress.note, progress.complain, wording=_WORDING, nothing_code=0)
+    with stop, warnings_shown(progress):
+        try:
+            return _train(arguments, progress, stop)
+        except KeyboardInterrupt:
+            progress.end()
+            progress.complain(stop.farewell)
+            return stop.exit_code
+        finally:
+            progress.end()
+
+
+def _train(arguments: argparse.Namespace, progress: TrainProgress, stop: Interruption) -> int:
+    _start_jax(arguments, progress)
+    import jax
+
+    from jaxstyle.training import loop
+    from jaxstyle.training.config import load_config, override
+
+    if jax.process_index() > 0:  # one process speaks for all
+        progress.quiet = True
+    config = override(load_config(arguments.config), arguments.settings)
+    begun = time.monotonic()
+    try:
+        result = loop.train(
+            config,
+            arguments.workdir,
+            observer=progress,
+            should_stop=stop.requested,
+            tensorboard=arguments.tensorboard,
+        )
+    except loop.TrainingError as error:
+        progress.end()
+        progress.complain(f"jaxstyle: error: {error}")
+        return 1
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"not enough memory at batch_size {config.batch_size} and crop_size "
+            f"{config.crop_size}: try smaller ones, or --set accumulate=N"
+        ) from error
+    progress.end()
+    state = "done" if result.finished else "stopped; the same command goes on from here"
+    seconds = duration(time.monotonic() - begun)
+    progress.note(f"{result.workdir}: step {result.step} of {config.steps}, {seconds}; {state}")
+    return 0
+
+
+def _start_jax(arguments: argparse.Namespace, progress: TrainProgress) -> None:
+    """Sets up JAX, joins the other processes, and sees that there is a device."""
+    runtime.prepare(device=arguments.device, warn=progress.note)
+    import jax
+
+    from jaxstyle.training import parallel
+
+    if arguments.device == "cpu":  # others are JAX's own choice where they are there
+        jax.config.update("jax_platforms", "cpu")
+    parallel.initialize(
+        coordinator=arguments.coordinator,
+        num_processes=arguments.num_processes,
+        process_id=arguments.process_id,
+    )
+    found = runtime.find_device(None).platform
+    if arguments.device not in (None, found):
+        raise UserError(f"no device {arguments.device!r}: there is {found}")
+
+
+class TrainProgress(Progress):
+    """Shows how far a run of training is: a bar on a terminal, sparse lines elsewhere."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._steps = 0
+        self._step = 0
+        self._first: tuple[int, float] | None = None  # step and time, when the compiler was done
+
+    def started(self, step: int, steps: int) -> None:
+        """The run begins, or goes on, after `step` of `steps` updates."""
+        self._steps = steps
+        if self.quiet:
+            return
+        waiting = f"step {step}/{steps}  compiling"
+        if self._terminal:
+            self._bar = tqdm(
+                total=steps,
+                initial=step,
+                desc=waiting,
+                bar_format="{desc} |{bar}| {percentage:3.0f}%{postfix}",
+                file=self._stream,
+                dynamic_ncols=True,
+                leave=False,
+            )
+        else:
+            self.note(waiting)
+
+    def stepped(self, step: int) -> None:
+        """This many updates are made."""
+        self._step = step
+        if self._first is None:
+            self._first = step, self._clock()
+        if self._bar is not None:
+            self._bar.set_description_str(f"step {step}/{self._steps}", refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def logged(self, row: Row) -> None:
+        """Shows a line of metrics."""
+        from jaxstyle.training.report import HELD_OUT
+
+        held_out = {k.removeprefix(HELD_OUT): v for k, v in row.items() if k.startswith(HELD_OUT)}
+        where = f"step {row['step']}/{self._steps}"
+        if held_out:
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in held_out.items())
+            self.note(f"{where}  held out: {shown}")
+            return
+        text = self._summary(row)
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif self._clock() - self._last_line >= LINE_SECONDS or row["step"] == self._steps:
+            self._last_line = self._clock()
+            self.note(f"{where}  {text}")
+
+    def _summary(self, row: Row) -> str:
+        parts = [f"loss {row['loss']:.4g}"]
+        if "images_per_second" in row:
+            parts.append(f"{row['images_per_second']:.3g} images/s")
+        if row.get("waiting", 0) >= _WAITING_SHOWN:
+            parts.append(f"waiting for data {row['waiting']:.0%}")
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"{duration(left)} left")
+        return "  ".join(parts)
+
+    def _seconds_left(self) -> float | None:
+        """By the pace since the first step, with all that comes between steps."""
+        if self._first is None or self._step == self._first[0]:
+            return None
+        step, begun = self._first
+        return (self._clock() - begun) / (self._step - step) * (self._steps - self._step)

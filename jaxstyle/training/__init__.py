@@ -1,0 +1,1 @@
+"""What every trained method shares: configuration, data, devices, checkpoints and the loop."""

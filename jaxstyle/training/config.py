@@ -1,0 +1,285 @@
+"""Settings of a training run: frozen dataclasses, configuration files, overrides, and JSON.
+
+A configuration file is Python with a function `get_config()` that gives a `TrainConfig`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxstyle.config import check, did_you_mean, setting
+from jaxstyle.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where pictures come from and how crops are taken of them.
+
+    A source is a folder (its pictures, in subfolders too), `tfds:NAME` or `tfds:NAME/VERSION:SPLIT`
+    for a prepared dataset of `tensorflow_datasets`, or several of them, separated by commas.
+    """
+
+    content: str = setting("", "photographs: a folder, tfds:NAME, or several with commas")
+    style: str = setting("", "paintings: a file, a folder, tfds:NAME, or several with commas")
+    held_out: str = setting("", "pictures to evaluate on and to show, never trained on")
+    held_out_style: str = setting("", "paintings to evaluate with, as held_out")
+    tfds_dir: str = setting("", "folder of prepared tensorflow_datasets; theirs by default")
+    style_batch_size: int = setting(0, "paintings a step; 0 for as many as photographs", least=0)
+    min_scale: float = setting(
+        1.0, "shorter side of a picture before the crop, relative to crop_size, at least", least=0
+    )
+    max_scale: float = setting(1.0, "the same, at most; drawn for every crop", least=0)
+    flip: bool = setting(True, "mirror half of the crops")
+    threads: int = setting(2, "threads that read pictures", least=1)
+    prefetch: int = setting(3, "batches made ahead of the step", least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not 1 <= self.min_scale <= self.max_scale:
+            raise ValueError(
+                "data.min_scale must be at least 1 and at most data.max_scale; got "
+                f"{self.min_scale} and {self.max_scale}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimiser and its learning rate."""
+
+    name: str = setting("adam", "optimiser", choices=("adam", "adamw", "sgd", "muon"))
+    learning_rate: float = setting(1e-3, "learning rate, at its highest", least=0)
+    schedule: str = setting(
+        "constant", "learning rate after the warm-up", choices=("constant", "cosine", "linear")
+    )
+    warmup_steps: int = setting(0, "steps in which the learning rate grows from 0", least=0)
+    final_fraction: float = setting(
+        0.0, "learning rate at the end of cosine and linear, relative to the highest", least=0
+    )
+    b1: float = setting(0.9, "decay of the mean of gradients; momentum of sgd and muon", least=0)
+    b2: float = setting(0.999, "decay of the mean of squared gradients of adam", least=0)
+    weight_decay: float = setting(0.0, "decoupled weight decay of adamw and muon", least=0)
+    clip_norm: float = setting(0.0, "largest norm of the gradient; 0 for no limit", least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a training run that every method shares, and those of its method in `model`.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    method: str = setting("", "what to train: the name of a module of jaxstyle.methods")
+    model: Any = None  # the method's own dataclass of settings; None for its defaults
+    steps: int = setting(10_000, "updates of the parameters", least=1)
+    batch_size: int = setting(4, "photographs a step, on all devices together", least=1)
+    crop_size: int = setting(256, "side of the crops, in pixels", least=8)
+    seed: int = setting(0, "seed of the random numbers", least=0)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    precision: str = setting(
+        "float32", "type that networks compute in", choices=("float32", "bfloat16")
+    )
+    accumulate: int = setting(1, "parts that a device's batch is computed in", least=1)
+    average: float = setting(
+        0.0, "decay of the moving average of parameters that is used; 0 for none", least=0
+    )
+    checkpoint_every: int = setting(500, "steps between checkpoints", least=1)
+    keep_checkpoints: int = setting(2, "latest checkpoints to keep, beside the best", least=1)
+    best_metric: str = setting("loss", "held-out metric whose lowest value is the best")
+    log_every: int = setting(20, "steps between lines of metrics.jsonl", least=1)
+    evaluate_every: int = setting(500, "steps between evaluations; 0 for none", least=0)
+    evaluate_batches: int = setting(4, "batches of an evaluation", least=1)
+    sample_every: int = setting(500, "steps between pictures of samples; 0 for none", least=0)
+    samples: int = setting(4, "pictures among the samples", least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        from jaxstyle import methods  # which import JAX
+
+        kind = methods.load(self.method).Config
+        if self.model is None:
+            object.__setattr__(self, "model", kind())
+        elif not isinstance(self.model, kind):
+            raise ValueError(f"model must be the Config of {self.method}; got {self.model!r}")
+        if self.average >= 1:
+            raise ValueError(f"average must be below 1; got {self.average}")
+
+
+# --- files, overrides, JSON ----------------------------------------------------------------------
+
+
+def load_config(spec: str) -> TrainConfig:
+    """Reads a configuration: `resnet_in` of those that come with jaxstyle, or a file's path.
+
+    The file is Python and is executed, as a program that the user starts would be; it may lie in a
+    bucket (`gs://`).
+
+    Raises:
+        UserError: there is no such configuration, or its file is not one.
+    """
+    path = _find(spec)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the configuration {path}: {error}") from error
+    scope: dict[str, Any] = {"__name__": f"jaxstyle_config_{path.stem}", "__file__": str(path)}
+    try:
+        exec(compile(text, str(path), "exec"), scope)
+        config = scope["get_config"]()
+    except KeyError as error:
+        if error.args == ("get_config",):
+            raise UserError(f"{path} has no function get_config()") from error
+        raise
+    except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"{path}: get_config() must give a TrainConfig; got {type(config)}")
+    return config
+
+
+def packaged_configs() -> list[str]:
+    """The names of the configurations that come with jaxstyle."""
+    return sorted(file.stem for folder in _folders() for file in folder.glob("*.py"))
+
+
+def _folders() -> list[Path]:
+    """Where configurations lie: in the package when it was built, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    folders = [package / "configs", package.parent / "configs"]
+    return [folder for folder in folders if folder.is_dir()][:1]
+
+
+def _find(spec: str) -> Any:
+    from etils import epath
+
+    if spec.endswith(".py"):
+        path = epath.Path(spec).expanduser()
+        if path.exists():
+            return path
+        raise UserError(f"there is no configuration {spec}")
+    for folder in _folders():
+        if (folder / f"{spec}.py").is_file():
+            return folder / f"{spec}.py"
+    known = packaged_configs()
+    raise UserError(
+        f"there is no configuration {spec!r}{did_you_mean(spec, known)} (those that come with "
+        f"jaxstyle: {', '.join(known)}; a file ends in .py)"
+    )
+
+
+def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
+    """A configuration with settings replaced, as `--set` gives them.
+
+    Args:
+        config: where to start.
+        settings: `name=value` or `part.name=value`, such as `optimizer.learning_rate=1e-3`. The
+            value is read as the type of what it replaces: true and false, numbers, text; tuples
+            and mappings are written as in Python.
+
+    Raises:
+        UserError: an unknown name, with the nearest one, or a value that does not fit.
+    """
+    for item in settings:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise UserError(f"--set expected NAME=VALUE, such as steps=100; got {item!r}")
+        try:
+            config = _replace(config, name.strip().split("."), text, name.strip())
+        except ValueError as error:
+            raise UserError(f"--set {item}: {error}") from error
+    return config
+
+
+def _replace(settings: Any, path: list[str], text: str, whole: str) -> Any:
+    names = [entry.name for entry in dataclasses.fields(settings)]
+    if path[0] not in names:
+        hint = did_you_mean(path[0], names)
+        raise ValueError(f"there is no setting {whole!r}{hint}")
+    current = getattr(settings, path[0])
+    if dataclasses.is_dataclass(current):
+        if len(path) == 1:
+            parts = ", ".join(f"{whole}.{entry.name}" for entry in dataclasses.fields(current))
+            raise ValueError(f"{whole} has parts of its own: {parts}")
+        value = _replace(current, path[1:], text, whole)
+    elif len(path) > 1:
+        raise ValueError(f"{path[0]} has no parts")
+    else:
+        value = _read(text, current)
+    return dataclasses.replace(settings, **{path[0]: value})
+
+
+def _read(text: str, current: Any) -> Any:
+    """A value from text, of the type of the one that it replaces."""
+    if isinstance(current, str):
+        return text
+    if isinstance(current, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError("expected true or false")
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"expected a value like {current!r}") from error
+    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(current, tuple) and isinstance(value, list):
+        return tuple(value)
+    if current is not None and type(value) is not type(current):
+        raise ValueError(f"expected a value like {current!r}")
+    return value
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as plain dicts, lists, numbers and text, for a checkpoint."""
+    return _plain(config)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        names = [entry.name for entry in dataclasses.fields(value)]
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def from_json(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that `to_json` was given.
+
+    Settings that are missing take their defaults, so that runs of older versions can be read.
+
+    Raises:
+        ValueError: an unknown method or setting, or a value out of range.
+    """
+    values = dict(values)
+    model = values.pop("model", None)
+    if model is not None:
+        from jaxstyle import methods
+
+        model = _from_plain(methods.load(values["method"]).Config, model)
+    data = _from_plain(DataConfig, values.pop("data", {}))
+    optimizer = _from_plain(OptimizerConfig, values.pop("optimizer", {}))
+    return _from_plain(TrainConfig, values, model=model, data=data, optimizer=optimizer)
+
+
+def _from_plain(kind: type, values: Mapping[str, Any], **parts: Any) -> Any:
+    names = {entry.name for entry in dataclasses.fields(kind)}
+    if unknown := sorted(values.keys() - names):
+        raise ValueError(f"there is no setting {unknown[0]!r} in {kind.__name__}")
+    return kind(**{name: _as_tuples(value) for name, value in values.items()}, **parts)
+
+
+def _as_tuples(value: Any) -> Any:
+    """Settings have tuples where JSON has lists, so that they can be hashed."""
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

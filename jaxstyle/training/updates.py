@@ -1,0 +1,201 @@
+"""From a loss to an update: optimiser, gradient over devices and parts, moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from optax import contrib
+
+from jaxstyle.training.config import OptimizerConfig, TrainConfig
+
+Metrics = dict[str, Array]
+# (params, statistics, batch, key) -> (loss, (metrics, statistics)); the loss is the mean over the
+# batch that it is given.
+LossFn = Callable[[Any, Any, Any, Array], tuple[Array, tuple[Metrics, Any]]]
+
+
+class TrainState(NamedTuple):
+    """What a method with one set of parameters carries from step to step.
+
+    Attributes:
+        step: updates made, int32.
+        params: float32 parameters, a pytree.
+        statistics: what is not learnt by gradients, such as those of batch normalisation.
+        opt_state: the optimiser's.
+        average: the moving average of `params`; an empty tuple where none is kept.
+    """
+
+    step: Array
+    params: Any
+    statistics: Any
+    opt_state: optax.OptState
+    average: Any
+
+
+def init_state(params: Any, config: TrainConfig, *, statistics: Any = ()) -> TrainState:
+    """The state before the first step. The average has buffers of its own: states are donated."""
+    average = jax.tree.map(jnp.copy, params) if config.average else ()
+    opt_state = make_optimizer(config).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, statistics, opt_state, average)
+
+
+def averaged(state: TrainState) -> Any:
+    """The parameters to use: the moving average where there is one."""
+    return state.params if isinstance(state.average, tuple) and not state.average else state.average
+
+
+def make_update(loss_fn: LossFn, config: TrainConfig, *, axis_name: str | None) -> Callable:
+    """The step of a method that follows the gradient of one loss.
+
+    Args:
+        loss_fn: see `LossFn`. Its gradient is taken on each device's share of the batch and then
+            averaged: the gradient of an averaged loss would not be, under pmap.
+        config: the optimiser, `accumulate` and `average` are read.
+        axis_name: of the devices; None for one device without pmap.
+
+    Returns:
+        `update(state, batch, key) -> (state, metrics)`; the metrics are those of the loss, and
+        `loss`, `gradient_norm` and `learning_rate`.
+    """
+    optimizer = make_optimizer(config)
+    schedule = learning_rate(config.optimizer, config.steps)
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def update(state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
+        (loss, (metrics, statistics)), gradient = _accumulated(
+            gradient_fn, state, batch, key, config.accumulate
+        )
+        shared = gradient, {"loss": loss, **metrics}, statistics
+        if axis_name is not None:
+            shared = lax.pmean(shared, axis_name)
+        gradient, metrics, statistics = shared
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
+        metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
+        change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, change)
+        average = state.average
+        if config.average:
+            average = _moved(average, params, state.step, config.average)
+        return TrainState(state.step + 1, params, statistics, opt_state, average), metrics
+
+    return update
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The floating-point arrays of a tree in another type, for mixed precision."""
+
+    def convert(x: Any) -> Any:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(convert, tree)
+
+
+def _accumulated(
+    gradient_fn: Callable, state: TrainState, batch: Any, key: Array, parts: int
+) -> tuple[tuple[Array, tuple[Metrics, Any]], Any]:
+    """Loss, metrics, statistics and gradient, the mean over parts of a batch one after another."""
+    if parts == 1:
+        return gradient_fn(state.params, state.statistics, batch, key)
+
+    def split(x: Array) -> Array:
+        return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+
+    def body(statistics: Any, part: Any) -> tuple[Any, Any]:
+        images, index = part
+        (loss, (metrics, statistics)), gradient = gradient_fn(
+            state.params, statistics, images, jax.random.fold_in(key, index)
+        )
+        return statistics, (loss, metrics, gradient)
+
+    shares = jax.tree.map(split, batch), jnp.arange(parts)
+    statistics, results = _scan_mean(body, state.statistics, shares)
+    loss, metrics, gradient = results
+    return (loss, (metrics, statistics)), gradient
+
+
+def _scan_mean(body: Callable, carry: Any, parts: Any) -> tuple[Any, Any]:
+    """`lax.scan` that gives the mean of the outputs, and keeps one of them at a time."""
+    count = jax.tree.leaves(parts)[0].shape[0]
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(body, carry, first)[1]
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def step(state: Any, part: Any) -> tuple[Any, None]:
+        carry, total = state
+        carry, result = body(carry, part)
+        return (carry, jax.tree.map(jnp.add, total, result)), None
+
+    (carry, total), _ = lax.scan(step, (carry, total), parts)
+    return carry, jax.tree.map(lambda x: x / count, total)
+
+
+def _moved(average: Any, params: Any, step: Array, decay: float) -> Any:
+    """The moving average after a step; early on it forgets faster, so as to leave its start."""
+    now = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: now * a + (1 - now) * p, average, params)
+
+
+# --- optimisers ----------------------------------------------------------------------------------
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step: a linear warm-up, then the schedule."""
+    peak, end = config.learning_rate, config.learning_rate * config.final_fraction
+    rest = max(steps - config.warmup_steps, 1)
+    after = {
+        "constant": lambda: optax.schedules.constant_schedule(peak),
+        "cosine": lambda: optax.schedules.cosine_decay_schedule(peak, rest, config.final_fraction),
+        "linear": lambda: optax.schedules.linear_schedule(peak, end, rest),
+    }[config.schedule]()
+    if not config.warmup_steps:
+        return after
+    warmup = optax.schedules.linear_schedule(
+        peak / (config.warmup_steps + 1), peak, config.warmup_steps
+    )
+    return optax.schedules.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimiser that a configuration names, with its schedule and limit of the gradient."""
+    settings = config.optimizer
+    rate = learning_rate(settings, config.steps)
+    b1, b2, decay = settings.b1, settings.b2, settings.weight_decay
+    optimizer = {
+        "adam": lambda: optax.adam(rate, b1, b2),
+        "adamw": lambda: optax.adamw(rate, b1, b2, weight_decay=decay),
+        "sgd": lambda: optax.sgd(rate, momentum=b1 or None),
+        "muon": lambda: _muon(rate, settings),
+    }[settings.name]()
+    if not settings.clip_norm:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+
+
+def _muon(rate: optax.Schedule, settings: OptimizerConfig) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for kernels, as matrices from inputs to outputs; Adam elsewhere.
+
+    The learning rate is that of an orthogonal matrix; Adam's is a tenth of it.
+    """
+
+    def dimensions(params: Any) -> Any:
+        return jax.tree.map(_matrix_axes, params)
+
+    return contrib.muon(
+        rate,
+        beta=settings.b1,
+        adam_b2=settings.b2,
+        weight_decay=settings.weight_decay,
+        muon_weight_dimension_numbers=dimensions,
+        adam_learning_rate=lambda step: 0.1 * rate(step),
+    )
+
+
+def _matrix_axes(param: Array) -> contrib.MuonDimensionNumbers | None:
+    if param.ndim < 2:
+        return None
+    return contrib.MuonDimensionNumbers(tuple(range(param.ndim - 1)), (param.ndim - 1,))
