@@ -9,6 +9,8 @@ style transfer with linear heads, of Wang et al. 2020 (Collaborative Distillatio
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array, lax
 
 from jaxstyle import features, weights
@@ -56,24 +59,23 @@ class Config:
             `vgg19:relu1_1+relu2_1`, with a name or a file as `weights.load` takes it.
         layer_weights: pairs of a layer and the weight of its squared relative error; 1 if not
             named.
-        stages: pairs of a number of steps and the last layer that is trained in them, before all
-            layers are: a step for few layers costs little, and what lies above learns faster from
-            layers that have learnt.
-        stage_crop: side of the part of each crop that the stages see.
+        stages: a number of steps, a layer that is trained in them alone, on those below as they
+            are then, the side of the part of each crop that it sees, and the learning rate. Layer
+            by layer, steps cost little, and each learns from what has learnt. After them all are
+            trained, at the optimiser's own learning rate.
         padding: of the narrow network and of its teachers, so that borders mean the same to both.
     """
 
     widths: tuple[tuple[int, ...], ...] = (
-        (24, 24),
-        (48, 48),
+        (16, 32),
+        (48, 64),
         (96, 64, 64, 64),
         (128, 96, 96, 96),
         (128,),
     )
     teachers: tuple[str, ...] = ("vgg19:relu1_1+relu2_1+relu3_1+relu4_1+relu5_1",)
     layer_weights: tuple[tuple[str, float], ...] = ()
-    stages: tuple[tuple[int, str], ...] = ()
-    stage_crop: int = setting(64, "side of what the stages see of a crop, in pixels", least=8)
+    stages: tuple[tuple[int, str, int, float], ...] = ()
     padding: str = setting("zero", "padding while training", choices=PADDINGS)
 
     def __post_init__(self) -> None:
@@ -121,21 +123,33 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
     def total(squared: Mapping[str, Array]) -> Array:
         return jnp.asarray(sum(weight_of[layer] * value for layer, value in squared.items()))
 
-    def loss_for(trained: Sequence[str]) -> updates.LossFn:
+    def loss_for(trained: Sequence[str], crop: int) -> updates.LossFn:
         def loss_fn(params: Any, statistics: Any, batch: Any, key: Array) -> tuple:
             del key
-            images = _pictures(batch)
-            if len(trained) < len(layers):
-                images = images[:, : settings.stage_crop, : settings.stage_crop]
+            images = _pictures(batch)[:, :crop, :crop]
             squared = squared_errors(*compare(params, images, trained), axis_name)
-            # A layer whose turn has not come is as if it gave nothing: an error of 1.
+            # A layer that is not looked at is as if it gave nothing: an error of 1.
             metrics = {layer: squared.get(layer, jnp.ones(())) for layer in layers}
             return total(squared), (_roots(metrics), statistics)
 
         return loss_fn
 
-    def update_for(trained: Sequence[str]) -> Callable:
-        return updates.make_update(loss_for(trained), config, axis_name=axis_name)
+    def update_for(trained: Sequence[str], crop: int, **options: Any) -> Callable:
+        return updates.make_update(
+            loss_for(trained, crop),
+            config,
+            axis_name=axis_name,
+            schedule=_schedule(config, settings),
+            **options,
+        )
+
+    _check_stages(settings, layers)
+    names = list(jax.eval_shape(init, jax.random.key(0)).params)
+    phases, end = [], 0
+    for steps, layer, crop, _ in settings.stages:
+        end += steps
+        own = _parameters_of(layer, names, layers)
+        phases.append((end, update_for([layer], crop, is_trained=own.__contains__)))
 
     def evaluate(state: updates.TrainState, batch: Any) -> updates.Metrics:
         found, wanted = compare(updates.averaged(state), _pictures(batch), layers)
@@ -153,12 +167,12 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
 
     return Method(
         init=init,
-        update=update_for(layers),
+        update=update_for(layers, config.crop_size),
         evaluate=evaluate,
         variables=lambda state: network(updates.averaged(state)),
         stylize=None,
         sample=sample,
-        phases=tuple((end, update_for(trained)) for end, trained in _stages(settings, layers)),
+        phases=tuple(phases),
     )
 
 
@@ -261,17 +275,35 @@ def _roots(squared: Mapping[str, Array]) -> updates.Metrics:
     return {f"error/{layer}": jnp.sqrt(value) for layer, value in squared.items()}
 
 
-def _stages(settings: Config, layers: Sequence[str]) -> list[tuple[int, Sequence[str]]]:
-    """The step at which each stage ends, and the layers that are trained in it."""
-    stages, end = [], 0
-    for steps, last in settings.stages:
-        if last not in layers:
-            raise UserError(
-                f"model.stages: no teacher has {last!r} (they have {', '.join(layers)})"
-            )
-        end += steps
-        stages.append((end, layers[: layers.index(last) + 1]))
-    return stages
+def _check_stages(settings: Config, layers: Sequence[str]) -> None:
+    for _, layer, _, _ in settings.stages:
+        if layer not in layers:
+            known = ", ".join(layers)
+            raise UserError(f"model.stages: no teacher has {layer!r} (they have {known})")
+
+
+def _parameters_of(layer: str, names: Sequence[str], layers: Sequence[str]) -> list[str]:
+    """The parameters between a layer, its head included, and the layer learnt before it."""
+    before = layers[layers.index(layer) - 1] if layer != layers[0] else "relu0_0"
+
+    def place(name: str) -> str:  # "1_2": by block and number, as text sorts them
+        return name.removeprefix("conv")[:3]
+
+    return [name for name in names if before[4:] < place(name) <= layer[4:]]
+
+
+def _schedule(config: TrainConfig, settings: Config) -> optax.Schedule | None:
+    """The learning rate through the stages, each of which is a run of its own."""
+    if not settings.stages:
+        return None
+    lengths = [steps for steps, _, _, _ in settings.stages]
+    rates = [rate for _, _, _, rate in settings.stages]
+    parts = [
+        updates.learning_rate(dataclasses.replace(config.optimizer, learning_rate=rate), steps)
+        for rate, steps in zip(rates, lengths, strict=True)
+    ]
+    parts.append(updates.learning_rate(config.optimizer, max(config.steps - sum(lengths), 1)))
+    return optax.schedules.join_schedules(parts, list(itertools.accumulate(lengths)))
 
 
 def _load_teacher(spec: str) -> _Teacher:

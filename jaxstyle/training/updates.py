@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,7 +50,14 @@ def averaged(state: TrainState) -> Any:
     return state.params if isinstance(state.average, tuple) and not state.average else state.average
 
 
-def make_update(loss_fn: LossFn, config: TrainConfig, *, axis_name: str | None) -> Callable:
+def make_update(
+    loss_fn: LossFn,
+    config: TrainConfig,
+    *,
+    axis_name: str | None,
+    schedule: optax.Schedule | None = None,
+    is_trained: Callable[[str], bool] | None = None,
+) -> Callable:
     """The step of a method that follows the gradient of one loss.
 
     Args:
@@ -57,14 +65,22 @@ def make_update(loss_fn: LossFn, config: TrainConfig, *, axis_name: str | None) 
             averaged: the gradient of an averaged loss would not be, under pmap.
         config: the optimiser, `accumulate` and `average` are read.
         axis_name: of the devices; None for one device without pmap.
+        schedule: the learning rate by step; that of the configuration by default.
+        is_trained: for parameters that are a dict, the names of those that change; all by default.
 
     Returns:
         `update(state, batch, key) -> (state, metrics)`; the metrics are those of the loss, and
         `loss`, `gradient_norm` and `learning_rate`.
     """
-    optimizer = make_optimizer(config)
-    schedule = learning_rate(config.optimizer, config.steps)
-    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    schedule = schedule or learning_rate(config.optimizer, config.steps)
+    optimizer = make_optimizer(config, schedule)
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def gradient_fn(params: Any, *rest: Any) -> Any:
+        # What does not change needs no gradient: the compiler leaves it out.
+        if is_trained is not None:
+            params = {k: v if is_trained(k) else lax.stop_gradient(v) for k, v in params.items()}
+        return loss_fn(params, *rest)
 
     def update(state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
         (loss, (metrics, statistics)), gradient = _accumulated(
@@ -77,6 +93,8 @@ def make_update(loss_fn: LossFn, config: TrainConfig, *, axis_name: str | None) 
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)
         change, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        if is_trained is not None:  # momentum would go on moving them
+            change = _masked(change, is_trained)
         params = optax.apply_updates(state.params, change)
         average = state.average
         if config.average:
@@ -84,6 +102,10 @@ def make_update(loss_fn: LossFn, config: TrainConfig, *, axis_name: str | None) 
         return TrainState(state.step + 1, params, statistics, opt_state, average), metrics
 
     return update
+
+
+def _masked(change: Any, is_trained: Callable[[str], bool]) -> Any:
+    return {k: v if is_trained(k) else jnp.zeros_like(v) for k, v in change.items()}
 
 
 def cast(tree: Any, dtype: Any) -> Any:
@@ -160,10 +182,12 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.schedules.join_schedules([warmup, after], [config.warmup_steps])
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    config: TrainConfig, schedule: optax.Schedule | None = None
+) -> optax.GradientTransformation:
     """The optimiser that a configuration names, with its schedule and limit of the gradient."""
     settings = config.optimizer
-    rate = learning_rate(settings, config.steps)
+    rate = schedule or learning_rate(settings, config.steps)
     b1, b2, decay = settings.b1, settings.b2, settings.weight_decay
     optimizer = {
         "adam": lambda: optax.adam(rate, b1, b2),
