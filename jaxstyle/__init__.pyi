@@ -25,5 +25,10 @@ from .losses import style_loss as style_loss
 from .losses import total_variation as total_variation
 from .methods.gatys import Iterate as Iterate
 from .methods.gatys import stylize as stylize
+from .training.config import DataConfig as DataConfig
+from .training.config import OptimizerConfig as OptimizerConfig
+from .training.config import TrainConfig as TrainConfig
+from .training.config import load_config as load_config
+from .training.loop import train as train
 
 __version__: str

@@ -33,6 +33,8 @@ _WEIGHTS_NOTES = """\
 examples:
   jaxstyle weights list
   jaxstyle weights fetch vgg19
+  jaxstyle weights convert vgg19.h5 vgg19.safetensors --half
+  jaxstyle weights convert runs/lite lite.safetensors
 """
 
 _TRAIN_NOTES = """\
@@ -164,13 +166,33 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     options.add_config_options(settings)
     weights = commands.add_parser(
         "weights",
-        help="list or fetch the parameters of feature networks",
-        description="Lists the feature networks that --features can name, or fetches one.",
+        help="list, fetch or convert the parameters of feature networks",
+        description="Lists the feature networks that --features can name, fetches one, or writes "
+        "one as safetensors.",
         epilog=_WEIGHTS_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    weights.add_argument("action", type=options.one_of(("list", "fetch")), metavar="list|fetch")
-    weights.add_argument("name", nargs="?", metavar="NAME", help="what to fetch, as `list` says it")
+    weights.add_argument(
+        "action", type=options.one_of(("list", "fetch", "convert")), metavar="list|fetch|convert"
+    )
+    weights.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="what to fetch, as `list` says it; or what to convert: a name, a file, or the folder "
+        "of a run of the method distill",
+    )
+    weights.add_argument("target", nargs="?", type=Path, metavar="FILE", help="where to write it")
+    weights.add_argument("--half", action="store_true", help="write numbers as float16")
+    weights.add_argument(
+        "--padding",
+        type=options.one_of(PADDINGS),
+        metavar="|".join(PADDINGS),
+        help="padding to use the converted network with (default: its own)",
+    )
+    weights.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is there already"
+    )
     weights.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     train = commands.add_parser(
         "train",

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -85,7 +85,10 @@ class StylizeConfig:
     adam_b1: float = setting(0.9, "decay of Adam's mean of gradients", least=0)
     adam_b2: float = setting(0.99, "decay of Adam's mean of squared gradients", least=0)
     history: int = setting(10, "updates that L-BFGS remembers", least=1)
-    steps: int = setting(200, "updates at each scale", least=1)
+    steps: int = setting(200, "updates at the first scale", least=1)
+    steps_factor: float = setting(
+        0.5, "ratio of a scale's updates to those of the scale before, at least one", least=0
+    )
     scales: int = setting(3, "sizes from coarse to fine; 1 is a single one", least=1)
     scale_factor: float = setting(2.0, "ratio of a scale's size to the one before", least=1)
     averaging: float = setting(
@@ -244,6 +247,7 @@ _JIN2021 = StylizeConfig(
     learning_rate=0.1,
     adam_b2=0.999,
     steps=500,
+    steps_factor=1.0,
     scales=2,
     averaging=0.0,
     clamp=False,
@@ -300,7 +304,7 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def preset(name: str, *, scale: str) -> StylizeConfig:
+def preset(name: str, *, scale: str, heads: Collection[str] = ()) -> StylizeConfig:
     """The settings of a preset for features of a scale.
 
     On features of a scale that the preset was not made for, the features are first divided by
@@ -310,10 +314,25 @@ def preset(name: str, *, scale: str) -> StylizeConfig:
     Args:
         name: a key of `PRESETS`.
         scale: one of `FEATURE_SCALES`, as `Weights.scale` says.
+        heads: the layers in which a narrow network imitates a full one, as `Weights.heads` says.
+            Others mean nothing outside that network: content is compared at the head of the same
+            block instead. Empty for a full network, all of whose layers can be used.
 
     Raises:
         ValueError: there is no such preset or scale.
     """
+    config = _preset(name, scale)
+    if not heads:
+        return config
+    layers: dict[str, float] = {}
+    for layer, weight in config.content_layers.items():
+        head = f"{layer.partition('_')[0]}_1"
+        used = head if layer not in heads and head in heads else layer
+        layers[used] = layers.get(used, 0.0) + weight
+    return replace(config, content_layers=layers)
+
+
+def _preset(name: str, scale: str) -> StylizeConfig:
     if name not in PRESETS:
         known = ", ".join(PRESETS)
         raise ValueError(f"there is no preset {name!r}{did_you_mean(name, PRESETS)} ({known})")

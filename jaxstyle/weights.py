@@ -54,6 +54,12 @@ class Weights(NamedTuple):
     source: str
     sha256: str
 
+    @property
+    def heads(self) -> list[str]:
+        """The layers in which a narrow network imitates a full one; none in a full network."""
+        found = (re.fullmatch(r"conv([1-5]_1)_to_vgg/kernel", name) for name in self.params)
+        return sorted(f"relu{match[1]}" for match in found if match)
+
 
 class Published(NamedTuple):
     """A file of parameters that others publish."""
@@ -120,7 +126,8 @@ def load(spec: str | os.PathLike[str]) -> Weights:
         spec: `lite` (embedded), `vgg19` or `vgg16` (fetched before), `random` (`random_vgg`), or a
             file: `.safetensors` or `.npz` with the names of `Weights.params`, or `.h5`/`.hdf5` as
             Keras writes VGG-16 and VGG-19, whose dense layers are left out. A name goes before a
-            file of the same name.
+            file of the same name. A folder is that of a run of `jaxstyle.methods.distill`, and
+            stands for its latest checkpoint.
 
     Returns:
         The parameters as float32, checked: names, shapes from layer to layer, and finite values.
@@ -139,6 +146,8 @@ def load(spec: str | os.PathLike[str]) -> Weights:
         if spec in REGISTRY:
             return _load_cached(spec)
     path = Path(spec).expanduser()
+    if path.is_dir() or "://" in str(spec):
+        return _load_run(spec)
     suffix = path.suffix.lower()
     if suffix in _PICKLES:
         raise UserError(
@@ -259,7 +268,9 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     return folder / published.file
 
 
-def save(path: str | os.PathLike[str], weights: Weights) -> None:
+def save(
+    path: str | os.PathLike[str], weights: Weights, *, dtype: str | np.dtype[Any] = "float32"
+) -> None:
     """Writes parameters as safetensors, with padding, scale and source in its metadata.
 
     Equal weights give equal bytes. The file is written beside its target and renamed.
@@ -267,9 +278,11 @@ def save(path: str | os.PathLike[str], weights: Weights) -> None:
     Args:
         path: the file, which ends in `.safetensors`; one that exists is replaced.
         weights: what `load` is to give back, but for `name` and `sha256`.
+        dtype: what numbers are written as: float16 halves the file and rounds to 3 digits.
 
     Raises:
-        ValueError: The parameters are not those of a VGG, or padding or scale is unknown.
+        ValueError: The parameters are not those of a VGG, or too large for `dtype`; or padding or
+            scale is unknown.
         UserError: The name ends otherwise, or the file cannot be written.
     """
     from safetensors.numpy import save as to_bytes
@@ -280,7 +293,9 @@ def save(path: str | os.PathLike[str], weights: Weights) -> None:
     metadata = {"padding": weights.padding, "scale": weights.scale, "source": weights.source}
     _check_metadata(metadata)
     _check_params(weights.params)
-    arrays = {key: np.ascontiguousarray(_float32(key, x)) for key, x in weights.params.items()}
+    arrays = {
+        key: np.ascontiguousarray(_floats(key, x, dtype)) for key, x in weights.params.items()
+    }
     data = to_bytes(arrays)
     # The library writes metadata in an order that changes from run to run, hence this one.
     size = 8 + int.from_bytes(data[:8], "little")
@@ -297,14 +312,31 @@ def save(path: str | os.PathLike[str], weights: Weights) -> None:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error
 
 
-def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> Weights:
-    """Reads what `load` reads and writes it as safetensors; returns what it read.
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    dtype: str | np.dtype[Any] = "float32",
+    padding: str | None = None,
+) -> Weights:
+    """Reads what `load` reads and writes it as safetensors.
+
+    Args:
+        source: what `load` takes.
+        target: the file, as `save` takes it.
+        dtype: as `save` takes it.
+        padding: the padding to use the network with, if it is another than that of `source`.
+
+    Returns:
+        What was written, in float32.
 
     Raises:
         UserError: As `load` and `save`.
     """
     weights = load(source)
-    save(target, weights)
+    if padding is not None:
+        weights = weights._replace(padding=padding)
+    save(target, weights, dtype=dtype)
     return weights
 
 
@@ -340,6 +372,17 @@ def _load_cached(name: str) -> Weights:
         )
     source = f"{published.what}, {published.licence}"
     return _parse(name, str(path), path.suffix, data, source=source)
+
+
+def _load_run(folder: str | os.PathLike[str]) -> Weights:
+    from jaxstyle.methods import distill  # imports JAX, and this module
+    from jaxstyle.training.checkpoints import FOLDER, workdir_path
+
+    if not (workdir_path(folder) / FOLDER).is_dir():
+        raise UserError(
+            f"{folder} is a folder: expected a file of parameters, or the folder of a training run"
+        )
+    return distill.load_run(folder)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -382,7 +425,7 @@ def _parse(name: str, label: str, suffix: str, data: bytes, *, source: str) -> W
         arrays, stated = _READERS[suffix](data)
         metadata = {"padding": "reflect", "scale": "normalized", "source": source} | stated
         _check_metadata(metadata)
-        params = {key: _float32(key, arrays[key]) for key in sorted(arrays)}
+        params = {key: _floats(key, arrays[key]) for key in sorted(arrays)}
         _check_params(params)
     except ValueError as error:
         raise UserError(f"{label}: {' '.join(str(error).split())}") from error
@@ -491,11 +534,11 @@ _READERS: dict[str, Callable[[bytes], _Contents]] = {
 # Checks, which raise ValueError
 
 
-def _float32(key: str, array: np.ndarray) -> np.ndarray:
+def _floats(key: str, array: np.ndarray, dtype: str | np.dtype[Any] = "float32") -> np.ndarray:
     if array.dtype.kind != "f":
         raise ValueError(f"{key} is of type {array.dtype}: expected floating-point numbers")
     with np.errstate(over="ignore"):  # infinities are refused, by name, with those of the file
-        array = np.array(array, np.float32)
+        array = np.array(array, dtype)
     if not np.isfinite(array).all():
         raise ValueError(f"{key} has values that are not finite numbers")
     return array

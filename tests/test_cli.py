@@ -604,7 +604,7 @@ def test_time_left_counts_pixels():
     from jaxstyle.commands.progress import Moment, TimeLeft, duration
 
     times = iter([0.0, 10.0, 11.0, 12.0, 20.0, 24.0])
-    left = TimeLeft([100, 400], clock=lambda: next(times))
+    left = TimeLeft([(100, 3), (400, 3)], clock=lambda: next(times))
     assert left.update(Moment(1, 2, 1, 3)) is None  # 10 s were the compiler's
     # One more step of 1 s, three of four times the pixels, and the compiler once more.
     assert left.update(Moment(1, 2, 2, 3)) == pytest.approx(1 + 3 * 4 + 10)

@@ -308,3 +308,14 @@ def test_numbers_of_numpy_are_numbers():
     import numpy as np
 
     assert StylizeConfig(size=np.int64(64), learning_rate=np.float32(0.5)).size == 64
+
+
+def test_preset_uses_heads_where_a_narrow_network_has_them():
+    heads = [f"relu{k}_1" for k in range(1, 6)]
+    config = preset("gatys2016", scale="normalized", heads=heads)
+    assert config.content_layers == {"relu4_1": 1.0}
+    assert preset("gatys2016", scale="normalized").content_layers == {"relu4_2": 1.0}
+    assert preset("gatys2016", scale="normalized", heads=["relu3_1"]).content_layers == {
+        "relu4_2": 1.0
+    }
+    assert preset("default", scale="normalized", heads=heads) == StylizeConfig()

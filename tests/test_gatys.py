@@ -39,6 +39,7 @@ PLAIN = StylizeConfig(
     adam_b1=0.9,
     adam_b2=0.99,
     steps=5,
+    steps_factor=1.0,
     scales=1,
     scale_factor=2.0,
     averaging=0.0,
@@ -779,3 +780,15 @@ def test_moments_of_several_styles_are_those_of_their_mixture():
     both = loss.statistics(jnp.asarray(np.concatenate(list(halves), axis=2)))
     np.testing.assert_allclose(blended.mean, both.mean, rtol=1e-5)
     np.testing.assert_allclose(blended.std, both.std, rtol=1e-4)
+
+
+def test_finer_scales_have_fewer_steps():
+    config = StylizeConfig(steps=20, steps_factor=0.5)
+    assert gatys.scale_steps(config, 4) == [20, 10, 5, 2]
+    assert gatys.scale_steps(replace(config, steps_factor=0.0), 3) == [20, 1, 1]
+    options = {"size": 32, "scales": 2, "steps": 4, "steps_factor": 0.5}
+    run = list(stylize(CONTENT, [STYLE], **options))
+    assert [(i.scale, i.step, i.steps) for i in run] == [
+        *((1, step, 4) for step in (1, 2, 3, 4)),
+        *((2, step, 2) for step in (1, 2)),
+    ]

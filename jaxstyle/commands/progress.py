@@ -23,7 +23,7 @@ class Moment(NamedTuple):
         scale: number of this scale, from 1.
         scales: how many there are.
         step: number of this step in its scale, from 1.
-        steps: how many each scale has.
+        steps: how many this scale has.
     """
 
     scale: int
@@ -38,16 +38,18 @@ class TimeLeft:
     The first step of a scale counts apart, because it waits for the compiler.
 
     Args:
-        pixels: of the picture at each scale.
+        work: pixels and steps of each scale.
         clock: gives the time in seconds.
 
     Attributes:
         fraction: of the work that is done.
     """
 
-    def __init__(self, pixels: Sequence[int], *, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, work: Sequence[tuple[int, int]], *, clock: Callable[[], float] = time.monotonic
+    ):
         self.fraction = 0.0
-        self._pixels = pixels
+        self._work = work
         self._clock = clock
         self._last = clock()
         self._pace: float | None = None  # seconds a pixel and step
@@ -55,9 +57,10 @@ class TimeLeft:
 
     def update(self, now: Moment) -> float | None:
         """Takes note of a step that is done; returns seconds left, None while unknown."""
-        here = self._pixels[now.scale - 1]
-        done = now.steps * sum(self._pixels[: now.scale - 1]) + now.step * here
-        to_do = now.steps * sum(self._pixels) - done
+        here, _ = self._work[now.scale - 1]
+        done = sum(pixels * steps for pixels, steps in self._work[: now.scale - 1])
+        done += now.step * here
+        to_do = sum(pixels * steps for pixels, steps in self._work) - done
         self.fraction = done / (done + to_do)
         time_now = self._clock()
         seconds, self._last = time_now - self._last, time_now
@@ -98,14 +101,14 @@ class Progress:
         self._terminal = _is_terminal(self._stream)
         self._bar: tqdm | None = None
         self._name = ""
-        self._left = TimeLeft([1], clock=clock)
+        self._left = TimeLeft([(1, 1)], clock=clock)
         self._last_line = clock()
 
-    def begin(self, name: str, pixels: Sequence[int]) -> None:
-        """Begins a picture; `pixels` are how many it has at each scale."""
+    def begin(self, name: str, work: Sequence[tuple[int, int]]) -> None:
+        """Begins a picture; `work` are the pixels and the steps of each scale."""
         self.end()
         self._name = f"{name}: " if name else ""
-        self._left = TimeLeft(pixels, clock=self._clock)
+        self._left = TimeLeft(work, clock=self._clock)
         self._last_line = self._clock()
         waiting = f"{self._name}preparing (the first time takes longer)"
         if self.quiet:

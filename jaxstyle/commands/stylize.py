@@ -133,7 +133,8 @@ def _load(arguments: argparse.Namespace) -> _Job:
     features = weights.load(arguments.features or _own_features(arguments.preset))
     if arguments.padding != "auto":
         features = features._replace(padding=arguments.padding)
-    config = options.overridden(preset(arguments.preset, scale=features.scale), given)
+    chosen = preset(arguments.preset, scale=features.scale, heads=features.heads)
+    config = options.overridden(chosen, given)
     return _Job(config, features, styles, init, arguments)
 
 
@@ -215,7 +216,11 @@ class _Painter:
         sizes = gatys.scale_sizes(height, width, self._job.config)
         images.check_output_path(task.output, size=sizes[-1])
         self._stop.can_save = False
-        self._progress.begin(label, [height * width for height, width in sizes])
+        counts = gatys.scale_steps(self._job.config, len(sizes))
+        work = [
+            (height * width, steps) for (height, width), steps in zip(sizes, counts, strict=True)
+        ]
+        self._progress.begin(label, work)
         last, steps = self._optimise(content.pixels, task.content.name if label else None)
         self._progress.end()
         finished = (last.scale, last.step) == (last.scales, last.steps)

@@ -1,18 +1,20 @@
-"""`jaxstyle weights`: what features there are, and how to get more."""
+"""`jaxstyle weights`: what features there are, how to get more, and how to keep them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
+from jaxstyle.commands.paths import check_new
 from jaxstyle.errors import UserError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lists the features, or fetches those of a name.
+    """Lists the features, fetches those of a name, or writes some as safetensors.
 
     Args:
-        arguments: `action` (`list` or `fetch`), `name` or None, `quiet`.
+        arguments: as parsed by the command line.
 
     Returns:
         The exit code.
@@ -22,6 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from jaxstyle import weights
 
+    if arguments.action == "convert":
+        return _convert(arguments)
+    if arguments.target is not None:
+        raise UserError(f"only `jaxstyle weights convert` takes a file, got {arguments.target}")
     if arguments.action == "fetch":
         if arguments.name is None:
             raise UserError("fetch what? `jaxstyle weights list` names what there is")
@@ -35,4 +41,21 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{row.name:8}{row.state:14}{size:>9}  {row.licence:12}{row.what}\n")
         if row.path:
             sys.stdout.write(f"{'':8}{row.path}\n")
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from jaxstyle import weights
+
+    source, target = arguments.name, arguments.target
+    if source is None or target is None:
+        raise UserError("convert what, and where to? `jaxstyle weights convert SOURCE FILE`")
+    inputs = [Path(source)] if Path(source).exists() else []
+    check_new(target, inputs, overwrite=arguments.overwrite)
+    dtype = "float16" if arguments.half else "float32"
+    try:
+        weights.convert(source, target, dtype=dtype, padding=arguments.padding)
+    except ValueError as error:  # numbers beyond what float16 holds
+        raise UserError(f"{source}: {error}") from error
+    sys.stdout.write(f"{target}\n")
     return 0

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +25,11 @@ import optax
 from jax import Array, lax
 
 from jaxstyle import features, weights
-from jaxstyle.config import PADDINGS, check, setting
+from jaxstyle.config import FEATURE_SCALES, PADDINGS, check, setting
 from jaxstyle.errors import UserError
 from jaxstyle.losses import gram_matrix
 from jaxstyle.methods import Method
-from jaxstyle.training import updates
+from jaxstyle.training import checkpoints, updates
 from jaxstyle.training.config import TrainConfig
 
 # Pictures are moved to [-2, 2]; the same for every network that is trained here.
@@ -77,6 +79,7 @@ class Config:
     layer_weights: tuple[tuple[str, float], ...] = ()
     stages: tuple[tuple[int, str, int, float], ...] = ()
     padding: str = setting("zero", "padding while training", choices=PADDINGS)
+    scale: str = setting("normalized", "scale of the teachers' activations", choices=FEATURE_SCALES)
 
     def __post_init__(self) -> None:
         check(self)
@@ -174,6 +177,28 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         sample=sample,
         phases=tuple(phases),
     )
+
+
+def load_run(
+    workdir: str | os.PathLike[str], which: checkpoints.Which = "latest"
+) -> weights.Weights:
+    """The narrow network of a run, as features to use.
+
+    Args:
+        workdir: the folder of the run.
+        which: the checkpoint: "latest", "best", or the number of a step.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or it trained another method.
+    """
+    found = checkpoints.restore(workdir, which)
+    if found.config.method != "distill":
+        raise UserError(f"{workdir} is a run of {found.config.method}: expected one of distill")
+    state, settings = found.state, found.config.model
+    params = jax.tree.map(np.asarray, network(state["average"] or state["params"]))
+    source = f"{settings.widths} distilled from {', '.join(settings.teachers)}"
+    name = Path(workdir).name
+    return weights.Weights(name, params, settings.padding, settings.scale, source, "")
 
 
 def init_params(

@@ -189,6 +189,15 @@ def scale_sizes(height: int, width: int, config: StylizeConfig) -> list[tuple[in
     return [images.fitted_size(height, width, max(round(side), 1)) for side in sides]
 
 
+def scale_steps(config: StylizeConfig, scales: int) -> list[int]:
+    """Numbers of updates from the coarsest scale to the finest, each at least 1.
+
+    What is coarse is settled when a finer scale begins, and a step of it costs several times more.
+    """
+    factors = (config.steps_factor**scale for scale in range(scales))
+    return [max(1, round(config.steps * factor)) for factor in factors]
+
+
 def _scales(
     content: np.ndarray,
     styles: Sequence[np.ndarray],
@@ -204,7 +213,8 @@ def _scales(
     program = _program(config)
     sizes = scale_sizes(content.shape[0], content.shape[1], config)
     shown = None
-    for scale, size in enumerate(sizes, 1):
+    counts = scale_steps(config, len(sizes))
+    for scale, (size, steps) in enumerate(zip(sizes, counts, strict=True), 1):
         canvas = jnp.asarray(images.resize(content, size))[None]
         resized = [_resize_style(style, size, config) for style in styles]
         wanted, resized = _match_colors(canvas, resized, config)
@@ -217,12 +227,12 @@ def _scales(
         targets = jitted_targets(network.params, wanted, resized, style_weights, program, padding)
         weights = loss_weights(config, targets)
         state = init_state(start, config)
-        for step in range(1, config.steps + 1):
+        for step in range(1, steps + 1):
             state, shown, terms = jitted_update(state, params, targets, weights, program, padding)
             picture = shown
             if config.keep_colors == "luminance":
                 picture = color.transfer_luminance(shown, canvas)
-            yield Iterate(picture[0], step, config.steps, scale, len(sizes), terms)
+            yield Iterate(picture[0], step, steps, scale, len(sizes), terms)
 
 
 jitted_targets = jax.jit(make_targets, static_argnames=("config", "padding"))
@@ -234,8 +244,8 @@ def _program(config: StylizeConfig) -> StylizeConfig:
 
     Weights are arguments of the compiled functions: to change one compiles nothing.
     """
-    unread = ("size", "style_scale", "steps", "scales", "scale_factor", "init", "keep_colors")
-    unread += ("seed", "content_weight", "style_weight", "tv_weight")
+    unread = ("size", "style_scale", "steps", "steps_factor", "scales", "scale_factor", "init")
+    unread += ("keep_colors", "seed", "content_weight", "style_weight", "tv_weight")
     defaults = StylizeConfig()
     return replace(
         config,

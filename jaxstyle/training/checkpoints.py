@@ -220,7 +220,7 @@ def _restore(workdir: str | os.PathLike[str], which: Which, *, config_only: bool
     if not directory.is_dir():
         raise UserError(f"there are no checkpoints in {directory}")
     problem = "there is no such checkpoint"
-    options = ocp.CheckpointManagerOptions(read_only=True)
+    options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
     with contextlib.closing(_open(directory, options)) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if which == "best" and steps:

@@ -55,7 +55,7 @@ def train(
     config: TrainConfig,
     workdir: str | os.PathLike[str],
     *,
-    observer: report.Observer,
+    observer: report.Observer | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     tensorboard: bool = False,
 ) -> Result:
@@ -67,7 +67,7 @@ def train(
     Args:
         config: what to train, and how.
         workdir: a folder, which need not exist; it may lie in a bucket, as `gs://bucket/run`.
-        observer: is told how the run goes.
+        observer: is told how the run goes; by default, the logger `jaxstyle.training` is.
         should_stop: asked after every step (in a run of several processes, at every line of
             metrics); where it says yes in any process, the state is saved and the run ends.
         tensorboard: write the metrics for TensorBoard, too.
@@ -79,6 +79,7 @@ def train(
         UserError: the data, the batch or the folder do not fit the configuration.
         TrainingError: the loss or a parameter became infinite or NaN. Nothing of it was saved.
     """
+    observer = observer or report.LoggingObserver()
     parallel.check_batch(config)
     folder = checkpoints.workdir_path(workdir)
     method = methods.load(config.method).method(config, axis_name=parallel.AXIS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
 import tempfile
@@ -53,6 +54,32 @@ class Observer(Protocol):
     def complain(self, message: str) -> None:
         """Something that must be known."""
         ...
+
+
+class LoggingObserver:
+    """Tells the logger `jaxstyle.training`: lines of metrics and notes as information."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("jaxstyle.training")
+
+    def started(self, step: int, steps: int) -> None:
+        """Logs where the run begins."""
+        self._logger.info("step %d of %d", step, steps)
+
+    def stepped(self, step: int) -> None:
+        """Logs nothing: lines of metrics come often enough."""
+
+    def logged(self, row: Row) -> None:
+        """Logs a line of metrics."""
+        self._logger.info("%s", "  ".join(f"{name} {value:.5g}" for name, value in row.items()))
+
+    def note(self, message: str) -> None:
+        """Logs the message as information."""
+        self._logger.info("%s", message)
+
+    def complain(self, message: str) -> None:
+        """Logs the message as a warning."""
+        self._logger.warning("%s", message)
 
 
 class Sink(Protocol):

@@ -1,0 +1,152 @@
+"""How good the shipped features are: their heads, their Gram matrices, and pictures made with them.
+
+    python benchmarks/lite.py --exact vgg19_to_conv3_1.safetensors --teacher compact.safetensors \
+        --photos photos/ --paintings paintings/ [--features lite] [--out pictures/]
+
+`--exact` gives the layers that it has, `--teacher` the rest; the latter also paints the pictures
+that those of `--features` are compared with. Both are files as `jaxstyle.weights.load` takes them.
+Photos and paintings are paired in the order of their names. All distances are measured with the
+teachers' features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxstyle import features, images, preset, runtime, stylize, weights
+from jaxstyle.losses import gram_matrix
+from jaxstyle.methods.distill import gram_correlation, squared_errors
+
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+CONTENT = "relu4_1"
+
+
+class Judge:
+    """Features of both teachers: what the exact one has, and the rest from the other."""
+
+    def __init__(self, exact: weights.Weights, teacher: weights.Weights) -> None:
+        has = [layer for layer in LAYERS if layer in features.layer_names(exact.params)]
+        parts = [(exact, has), (teacher, [layer for layer in LAYERS if layer not in has])]
+
+        def compute(pictures: jax.Array) -> dict[str, jax.Array]:
+            found: dict[str, jax.Array] = {}
+            for network, layers in parts:
+                found |= features.vgg(network.params, pictures, layers, padding=network.padding)
+            return found
+
+        self.features = jax.jit(compute)
+
+    def distances(
+        self, picture: np.ndarray, content: np.ndarray, style: np.ndarray
+    ) -> tuple[float, float]:
+        """Content distance (mean square) and style distance (relative, of Gram matrices)."""
+        a, b, c = (self.features(jnp.asarray(x)[None]) for x in (picture, content, style))
+        content_distance = jnp.mean((a[CONTENT] - b[CONTENT]) ** 2)
+        style_distance = 0.0
+        for layer in LAYERS:
+            grams = [gram_matrix(x[layer], normalize="positions") for x in (a, c)]
+            style_distance += jnp.sum((grams[0] - grams[1]) ** 2) / jnp.sum(grams[1] ** 2)
+        return float(content_distance), float(style_distance) / len(LAYERS)
+
+
+def square(path: Path, side: int) -> np.ndarray:
+    """The middle of a picture, `[side, side, 3]`."""
+    pixels = images.load(path).pixels
+    height, width = pixels.shape[:2]
+    least = min(height, width)
+    top, left = (height - least) // 2, (width - least) // 2
+    return images.resize(pixels[top : top + least, left : left + least], (side, side))
+
+
+def report_errors(judge: Judge, network: weights.Weights, pictures: dict[str, np.ndarray]) -> None:
+    """Prints relative errors of the heads and correlations of Gram matrices."""
+    heads = jax.jit(lambda x: features.vgg(network.params, x, LAYERS, padding=network.padding))
+    for name, batch in pictures.items():
+        found, wanted = heads(jnp.asarray(batch)), judge.features(jnp.asarray(batch))
+        errors = [float(value) ** 0.5 for value in squared_errors(found, wanted).values()]
+        grams = [float(jnp.min(gram_correlation(found[x], wanted[x]))) for x in LAYERS]
+        means = [float(jnp.mean(gram_correlation(found[x], wanted[x]))) for x in LAYERS]
+        print(f"{network.name}, {name}: relative errors", " ".join(f"{x:.3f}" for x in errors))
+        print("  correlation of Gram matrices, mean", " ".join(f"{x:.4f}" for x in means))
+        print("  and least of all pictures", " ".join(f"{x:.4f}" for x in grams))
+
+
+def paint(photo: Path, painting: Path, network: weights.Weights, size: int) -> np.ndarray:
+    """The picture of the default preset."""
+    config = preset("default", scale=network.scale)
+    content, style = images.load(photo).pixels, images.load(painting).pixels
+    iterates = stylize(content, [style], features=network, config=config, size=size)
+    (last,) = collections.deque(iterates, maxlen=1)
+    return np.asarray(last.image)
+
+
+def compare_pictures(arguments: argparse.Namespace, judge: Judge, networks: list) -> None:
+    """Paints pairs with both networks and prints what each removes of the style distance."""
+    photos, paintings = (images.list_images(x) for x in (arguments.photos, arguments.paintings))
+    ratios = []
+    for index in range(arguments.pairs):
+        photo = photos[index % len(photos)]
+        shift = index // len(photos) * 3  # another painting in every round
+        painting = paintings[(index + shift) % len(paintings)]
+        rows = []
+        for network in networks:
+            picture = paint(photo, painting, network, arguments.size)
+            height, width = picture.shape[:2]
+            content = images.resize(images.load(photo).pixels, (height, width))
+            pixels = images.load(painting).pixels
+            fitted = images.fitted_size(*pixels.shape[:2], arguments.size)
+            style = images.resize(pixels, fitted)
+            nothing = judge.distances(content, content, style)[1]
+            kept, left = judge.distances(picture, content, style)
+            rows.append((kept, 1 - left / nothing, nothing - left))
+            if arguments.out:
+                name = f"{photo.stem}_{painting.stem}_{network.name}.png"
+                images.save(arguments.out / name, picture)
+        ratios.append((rows[0][2] / rows[1][2], rows[0][0] / rows[1][0]))
+        print(
+            f"{photo.stem} in {painting.stem}: style removed {rows[0][1]:.3f} and {rows[1][1]:.3f} "
+            f"(ratio {ratios[-1][0]:.3f}), content {rows[0][0]:.4f} and {rows[1][0]:.4f} "
+            f"(ratio {ratios[-1][1]:.3f})",
+            flush=True,
+        )
+    style, content = np.asarray(ratios).T
+    print(f"style ratio: mean {style.mean():.3f}, least {style.min():.3f}")
+    print(f"content ratio: mean {content.mean():.3f}, largest {content.max():.3f}")
+
+
+def main() -> None:
+    """Runs both comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--exact", type=Path, required=True)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--paintings", type=Path, required=True)
+    parser.add_argument("--features", default="lite")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    runtime.prepare(device=None, warn=print)
+    exact, teacher, own = map(
+        weights.load, (arguments.exact, arguments.teacher, arguments.features)
+    )
+    judge = Judge(exact, teacher)
+    pictures = {
+        name: np.stack([square(path, arguments.size) for path in images.list_images(folder)])
+        for name, folder in (("photos", arguments.photos), ("paintings", arguments.paintings))
+    }
+    for network in (own, teacher):
+        report_errors(judge, network, pictures)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    compare_pictures(arguments, judge, [own, teacher])
+
+
+if __name__ == "__main__":
+    main()
