@@ -32,7 +32,7 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
         content, style = jax.numpy.asarray(pictures["content"]), pictures["style"]
     start = time.perf_counter()
     targets = jax.block_until_ready(
-        gatys.jitted_targets(
+        gatys.jitted("cpu").targets(
             network.params, content, [jax.numpy.asarray(style)], (1.0,), config, network.padding
         )
     )
@@ -41,9 +41,11 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
     loss_weights = objective.loss_weights(config, targets)
     state = gatys.init_state(content, config)
     start = time.perf_counter()
-    update = gatys.jitted_update.lower(
-        state, params, targets, loss_weights, config, network.padding
-    ).compile()
+    update = (
+        gatys.jitted("cpu")
+        .update.lower(state, params, targets, loss_weights, config, network.padding)
+        .compile()
+    )
     figures = {"targets_s": targets_seconds, "compile_s": time.perf_counter() - start}
 
     def step() -> float:

@@ -77,47 +77,48 @@ def report_errors(judge: Judge, network: weights.Weights, pictures: dict[str, np
         print("  and least of all pictures", " ".join(f"{x:.4f}" for x in grams))
 
 
-def paint(photo: Path, painting: Path, network: weights.Weights, size: int) -> np.ndarray:
-    """The picture of the default preset."""
+def paint(
+    content: np.ndarray, style: np.ndarray, network: weights.Weights, **settings: float
+) -> np.ndarray:
+    """The picture of the default preset, with some settings replaced."""
     config = preset("default", scale=network.scale)
-    content, style = images.load(photo).pixels, images.load(painting).pixels
-    iterates = stylize(content, [style], features=network, config=config, size=size)
+    options = {"size": max(content.shape), **settings}
+    iterates = stylize(content, [style], features=network, config=config, **options)
     (last,) = collections.deque(iterates, maxlen=1)
     return np.asarray(last.image)
 
 
 def compare_pictures(arguments: argparse.Namespace, judge: Judge, networks: list) -> None:
-    """Paints pairs with both networks and prints what each removes of the style distance."""
+    """Paints pairs with both networks and prints what each removes of the style distance.
+
+    The middle squares of the pictures, so that all of them share what is compiled.
+    """
     photos, paintings = (images.list_images(x) for x in (arguments.photos, arguments.paintings))
-    ratios = []
-    for index in range(arguments.pairs):
-        photo = photos[index % len(photos)]
-        shift = index // len(photos) * 3  # another painting in every round
-        painting = paintings[(index + shift) % len(paintings)]
-        rows = []
-        for network in networks:
-            picture = paint(photo, painting, network, arguments.size)
-            height, width = picture.shape[:2]
-            content = images.resize(images.load(photo).pixels, (height, width))
-            pixels = images.load(painting).pixels
-            fitted = images.fitted_size(*pixels.shape[:2], arguments.size)
-            style = images.resize(pixels, fitted)
-            nothing = judge.distances(content, content, style)[1]
+    own, teacher = networks
+    runs = [(teacher, 0.2), *((own, weight) for weight in arguments.content_weights)]
+    results = []
+    for photo, painting in list(zip(photos, paintings, strict=False))[: arguments.pairs]:
+        content, style = (square(path, arguments.size) for path in (photo, painting))
+        nothing = judge.distances(content, content, style)[1]
+        row = []
+        for network, weight in runs:
+            picture = paint(content, style, network, content_weight=weight)
             kept, left = judge.distances(picture, content, style)
-            rows.append((kept, 1 - left / nothing, nothing - left))
+            row.append((nothing - left, kept))
             if arguments.out:
-                name = f"{photo.stem}_{painting.stem}_{network.name}.png"
+                name = f"{photo.stem}_{painting.stem}_{network.name}_{weight:g}.png"
                 images.save(arguments.out / name, picture)
-        ratios.append((rows[0][2] / rows[1][2], rows[0][0] / rows[1][0]))
+        row = np.asarray(row) / row[0]
+        results.append(row[1:])
+        text = "; ".join(f"{style:.3f} at {content:.3f}" for style, content in row[1:])
+        print(f"{photo.stem} in {painting.stem}: {text}", flush=True)
+    for index, weight in enumerate(arguments.content_weights):
+        style, content = np.asarray(results)[:, index].T
         print(
-            f"{photo.stem} in {painting.stem}: style removed {rows[0][1]:.3f} and {rows[1][1]:.3f} "
-            f"(ratio {ratios[-1][0]:.3f}), content {rows[0][0]:.4f} and {rows[1][0]:.4f} "
-            f"(ratio {ratios[-1][1]:.3f})",
-            flush=True,
+            f"content weight {weight:g}: style distance removed, relative to the teacher's, mean "
+            f"{style.mean():.3f}, least {style.min():.3f}; content distance, relative to the "
+            f"teacher's, mean {content.mean():.3f}, largest {content.max():.3f}"
         )
-    style, content = np.asarray(ratios).T
-    print(f"style ratio: mean {style.mean():.3f}, least {style.min():.3f}")
-    print(f"content ratio: mean {content.mean():.3f}, largest {content.max():.3f}")
 
 
 def main() -> None:
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--features", default="lite")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--content-weights", type=float, nargs="+", default=[0.2])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     runtime.prepare(device=None, warn=print)

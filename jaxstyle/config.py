@@ -85,7 +85,7 @@ class StylizeConfig:
     adam_b1: float = setting(0.9, "decay of Adam's mean of gradients", least=0)
     adam_b2: float = setting(0.99, "decay of Adam's mean of squared gradients", least=0)
     history: int = setting(10, "updates that L-BFGS remembers", least=1)
-    steps: int = setting(200, "updates at the first scale", least=1)
+    steps: int = setting(64, "updates at the first scale", least=1)
     steps_factor: float = setting(
         0.5, "ratio of a scale's updates to those of the scale before, at least one", least=0
     )

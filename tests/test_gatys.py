@@ -473,7 +473,7 @@ def test_objective_adds_up_a_batch():
 
 def small_problem(config, start=None):
     content, style = jnp.asarray(CONTENT)[None], jnp.asarray(STYLE)[None]
-    targets = gatys.jitted_targets(NETWORK.params, content, [style], (1.0,), config, "zero")
+    targets = gatys.jitted("cpu").targets(NETWORK.params, content, [style], (1.0,), config, "zero")
     start = np.random.default_rng(8).random((1, 24, 16, 3), np.float32) if start is None else start
     return gatys.init_state(jnp.asarray(start), config), targets
 
@@ -482,7 +482,7 @@ def updated(state, targets, config):
     """The next state, and the picture to show."""
     loss_weights = objectives.loss_weights(config, targets)
     arguments = state, NETWORK.params, targets, loss_weights, config, "zero"
-    return gatys.jitted_update(*arguments)[:2]
+    return gatys.jitted("cpu").update(*arguments)[:2]
 
 
 def test_updates_equal_adam_and_averages_in_numpy():
@@ -543,14 +543,14 @@ def test_lbfgs_goes_deeper_than_adam_and_never_up():
 
 def test_other_weights_compile_nothing():
     first = list(stylize(CONTENT, [STYLE]))
-    before = gatys.jitted_update._cache_size(), gatys.jitted_targets._cache_size()
+    before = [function._cache_size() for function in gatys.jitted("cpu")]
     options = {
         "content_weight": 0.1,
         "tv_weight": 0.0,
         "style_layers": {"relu1_1": 1, "relu2_1": 0},
     }
     other = list(stylize(CONTENT, [STYLE], steps=2, seed=3, **options))
-    assert (gatys.jitted_update._cache_size(), gatys.jitted_targets._cache_size()) == before
+    assert [function._cache_size() for function in gatys.jitted("cpu")] == before
     assert float(other[0].losses["tv"]) == 0
     assert 0 < float(other[0].losses["style"]) < float(first[0].losses["style"])
 

@@ -352,3 +352,43 @@ def test_tensorboard_gets_the_same_lines(tmp_path):
     writer.close()
     content = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
     assert b"held_out/loss" in content
+
+
+# --- starting from another run -------------------------------------------------------------------
+
+
+def test_start_takes_the_parameters_of_another_run(config, tmp_path):
+    plain = dataclasses.replace(config, average=0.0, steps=2)
+    train(plain, tmp_path / "first")
+    frozen = dataclasses.replace(config.optimizer, learning_rate=0.0)
+    start = str(tmp_path / "first")
+    new = dataclasses.replace(plain, start=start, steps=1, seed=5, optimizer=frozen)
+    _, observer = train(new, tmp_path / "new")
+    assert f"starting from step 2 of {start}" in observer.lines
+    wanted, found = checkpoints.restore(start), checkpoints.restore(tmp_path / "new")
+    assert (wanted.step, found.step) == (2, 1)
+    for name, value in wanted.state["params"].items():
+        np.testing.assert_array_equal(found.state["params"][name], value)
+
+
+def test_start_prefers_the_average_and_begins_its_own_there(config, tmp_path):
+    averaged = dataclasses.replace(config, average=0.9, steps=4)
+    train(averaged, tmp_path / "first")
+    frozen = dataclasses.replace(config.optimizer, learning_rate=0.0)
+    new = dataclasses.replace(averaged, start=str(tmp_path / "first"), steps=1, optimizer=frozen)
+    train(new, tmp_path / "new")
+    wanted = checkpoints.restore(tmp_path / "first").state["average"]
+    found = checkpoints.restore(tmp_path / "new").state
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found["params"][name], value)
+        np.testing.assert_allclose(found["average"][name], value, rtol=1e-6)
+
+
+def test_start_of_other_shapes_or_of_no_run_is_refused(reference, config, tmp_path):
+    wider = dataclasses.replace(config.model, channels=6)
+    other = dataclasses.replace(config, start=str(reference[0]), model=wider)
+    with pytest.raises(UserError, match=r"start: .* is of another configuration"):
+        train(other, tmp_path / "wider")
+    nowhere = dataclasses.replace(config, start=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="there are no checkpoints"):
+        train(nowhere, tmp_path / "new")

@@ -143,6 +143,12 @@ class TestUpdate:
             for shard in leaf.addressable_shards
         }
 
+    def test_replicate_leaves_its_source_alone(self):
+        start = jax.device_put(jnp.arange(4.0), jax.local_devices()[0])
+        step = parallel.make_update(lambda state, batch, key: (state + 1, {}))
+        step(parallel.replicate(start), pictures(0), jax.random.key(0))
+        np.testing.assert_array_equal(start, np.arange(4.0))
+
     def test_replicate_shares_no_memory(self):
         start = jnp.arange(1000.0)
         step = parallel.make_update(lambda state, batch, key: (state + 1, {}))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jaxstyle.config import did_you_mean
 
-NAMES = ("distill",)
+NAMES = ("distill", "residual")
 
 
 class Method(NamedTuple):
@@ -35,6 +35,7 @@ class Method(NamedTuple):
         phases: pairs `(end, update)`, the earliest first: before step `end`, this update is made
             instead. Each is a program of its own: on a CPU, a convolution in a branch of one
             program is many times slower.
+        kinds: what of a batch is read; pictures of another kind are not even opened.
     """
 
     init: Callable[..., Any]
@@ -44,6 +45,7 @@ class Method(NamedTuple):
     stylize: Callable[..., Any] | None
     sample: Callable[..., Any]
     phases: tuple[tuple[int, Callable[..., Any]], ...] = ()
+    kinds: tuple[str, ...] = ("content", "style")
 
 
 def load(name: str) -> ModuleType:

@@ -78,6 +78,9 @@ class Config:
     teachers: tuple[str, ...] = ("vgg19:relu1_1+relu2_1+relu3_1+relu4_1+relu5_1",)
     layer_weights: tuple[tuple[str, float], ...] = ()
     stages: tuple[tuple[int, str, int, float], ...] = ()
+    gram_weight: float = setting(
+        0.0, "weight of 1 minus the correlation of Gram matrices, summed over layers", least=0
+    )
     padding: str = setting("zero", "padding while training", choices=PADDINGS)
     scale: str = setting("normalized", "scale of the teachers' activations", choices=FEATURE_SCALES)
 
@@ -88,6 +91,11 @@ class Config:
                 "model.widths must have the shape of VGG-19 up to conv5_1, rows of 2, 2, 4, 4 and "
                 f"1; got {self.widths}"
             )
+        for name, length in (("stages", 4), ("layer_weights", 2)):
+            if any(len(row) != length for row in getattr(self, name)):
+                raise ValueError(
+                    f"model.{name} must be rows of {length}; got {getattr(self, name)}"
+                )
 
 
 class _Teacher(NamedTuple):
@@ -130,10 +138,15 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         def loss_fn(params: Any, statistics: Any, batch: Any, key: Array) -> tuple:
             del key
             images = _pictures(batch)[:, :crop, :crop]
-            squared = squared_errors(*compare(params, images, trained), axis_name)
+            found, wanted = compare(params, images, trained)
+            squared = squared_errors(found, wanted, axis_name)
+            loss = total(squared)
+            if settings.gram_weight:
+                losses = [1 - gram_correlation(found[x], wanted[x]) for x in trained]
+                loss += settings.gram_weight * jnp.sum(jnp.mean(jnp.stack(losses), axis=1))
             # A layer that is not looked at is as if it gave nothing: an error of 1.
             metrics = {layer: squared.get(layer, jnp.ones(())) for layer in layers}
-            return total(squared), (_roots(metrics), statistics)
+            return loss, (_roots(metrics, axis_name), statistics)
 
         return loss_fn
 
@@ -146,7 +159,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
             **options,
         )
 
-    _check_stages(settings, layers)
+    _check_layers(settings, layers)
     names = list(jax.eval_shape(init, jax.random.key(0)).params)
     phases, end = [], 0
     for steps, layer, crop, _ in settings.stages:
@@ -157,7 +170,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
     def evaluate(state: updates.TrainState, batch: Any) -> updates.Metrics:
         found, wanted = compare(updates.averaged(state), _pictures(batch), layers)
         squared = squared_errors(found, wanted, axis_name)
-        metrics = {"loss": total(squared), **_roots(squared)}
+        metrics = {"loss": total(squared), **_roots(squared, axis_name)}
         for layer in layers:
             metrics[f"gram/{layer}"] = jnp.mean(gram_correlation(found[layer], wanted[layer]))
         return metrics if axis_name is None else lax.pmean(metrics, axis_name)
@@ -284,8 +297,9 @@ def gram_correlation(found: Array, wanted: Array) -> Array:
     """The correlation of the entries of two Gram matrices, `[batch]`, for `[batch, h, w, c]`."""
     pair = [gram_matrix(x).reshape(x.shape[0], -1) for x in (found, wanted)]
     a, b = (x - jnp.mean(x, axis=1, keepdims=True) for x in pair)
-    size = jnp.sqrt(jnp.sum(a * a, axis=1) * jnp.sum(b * b, axis=1))
-    return jnp.sum(a * b, axis=1) / (size + 1e-12)
+    # Inside the root, so that the gradient is finite where nothing is active.
+    size = jnp.sqrt(jnp.sum(a * a, axis=1) * jnp.sum(b * b, axis=1) + 1e-12)
+    return jnp.sum(a * b, axis=1) / size
 
 
 def _pictures(batch: Mapping[str, Array]) -> Array:
@@ -296,15 +310,22 @@ def _pictures(batch: Mapping[str, Array]) -> Array:
     )
 
 
-def _roots(squared: Mapping[str, Array]) -> updates.Metrics:
-    return {f"error/{layer}": jnp.sqrt(value) for layer, value in squared.items()}
+def _roots(squared: Mapping[str, Array], axis_name: str | None) -> updates.Metrics:
+    # Of the mean over the devices, which the mean of their roots is not.
+    whole = squared if axis_name is None else lax.pmean(dict(squared), axis_name)
+    return {f"error/{layer}": jnp.sqrt(value) for layer, value in whole.items()}
 
 
-def _check_stages(settings: Config, layers: Sequence[str]) -> None:
-    for _, layer, _, _ in settings.stages:
-        if layer not in layers:
-            known = ", ".join(layers)
-            raise UserError(f"model.stages: no teacher has {layer!r} (they have {known})")
+def _check_layers(settings: Config, layers: Sequence[str]) -> None:
+    named = {
+        "stages": [layer for _, layer, _, _ in settings.stages],
+        "layer_weights": [layer for layer, _ in settings.layer_weights],
+    }
+    for name, chosen in named.items():
+        for layer in chosen:
+            if layer not in layers:
+                known = ", ".join(layers)
+                raise UserError(f"model.{name}: no teacher has {layer!r} (they have {known})")
 
 
 def _parameters_of(layer: str, names: Sequence[str], layers: Sequence[str]) -> list[str]:

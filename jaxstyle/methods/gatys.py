@@ -6,6 +6,7 @@ What is minimised is in `jaxstyle.objective`; here are the update, the scales an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -208,8 +209,9 @@ def _scales(
     padding: str,
 ) -> Iterator[Iterate]:
     # Transformed kernels serve the convolution of the CPU alone.
-    on_cpu = next(iter(jnp.zeros(()).devices())).platform == "cpu"
-    params = vgg.prepare(network.params) if on_cpu else network.params
+    platform = next(iter(jnp.zeros(()).devices())).platform
+    params = vgg.prepare(network.params) if platform == "cpu" else network.params
+    compiled = jitted(platform)
     program = _program(config)
     sizes = scale_sizes(content.shape[0], content.shape[1], config)
     shown = None
@@ -224,19 +226,43 @@ def _scales(
             start = jnp.asarray(images.resize(init, size))[None]
         else:
             start = initial_pictures(wanted, resized, style_weights, config)
-        targets = jitted_targets(network.params, wanted, resized, style_weights, program, padding)
+        targets = compiled.targets(network.params, wanted, resized, style_weights, program, padding)
         weights = loss_weights(config, targets)
         state = init_state(start, config)
         for step in range(1, steps + 1):
-            state, shown, terms = jitted_update(state, params, targets, weights, program, padding)
+            state, shown, terms = compiled.update(state, params, targets, weights, program, padding)
             picture = shown
             if config.keep_colors == "luminance":
                 picture = color.transfer_luminance(shown, canvas)
             yield Iterate(picture[0], step, steps, scale, len(sizes), terms)
 
 
-jitted_targets = jax.jit(make_targets, static_argnames=("config", "padding"))
-jitted_update = jax.jit(update, static_argnames=("config", "padding"), donate_argnums=0)
+class Jitted(NamedTuple):
+    """The compiled functions of a run: `make_targets` and `update`, which is given its state."""
+
+    targets: Any
+    update: Any
+
+
+@functools.cache
+def jitted(platform: str) -> Jitted:
+    """The compiled functions for a platform: "cpu", "gpu" or "tpu".
+
+    On a CPU the time is spent in libraries of products and convolutions, not in what LLVM makes,
+    and its better optimisations cost more seconds than they save (benchmarks/README.md).
+    """
+    targets, step = ({"xla_backend_optimization_level": level} for level in (0, 1))
+    static = ("config", "padding")
+    on_cpu = platform == "cpu"
+    return Jitted(
+        jax.jit(make_targets, static_argnames=static, compiler_options=targets if on_cpu else None),
+        jax.jit(
+            update,
+            static_argnames=static,
+            donate_argnums=0,
+            compiler_options=step if on_cpu else None,
+        ),
+    )
 
 
 def _program(config: StylizeConfig) -> StylizeConfig:

@@ -79,6 +79,7 @@ class TrainConfig:
 
     method: str = setting("", "what to train: the name of a module of jaxstyle.methods")
     model: Any = None  # the method's own dataclass of settings; None for its defaults
+    start: str = setting("", "folder of a run whose parameters to start from; random if empty")
     steps: int = setting(10_000, "updates of the parameters", least=1)
     batch_size: int = setting(4, "photographs a step, on all devices together", least=1)
     crop_size: int = setting(256, "side of the crops, in pixels", least=8)
@@ -134,12 +135,12 @@ def load_config(spec: str) -> TrainConfig:
     scope: dict[str, Any] = {"__name__": f"jaxstyle_config_{path.stem}", "__file__": str(path)}
     try:
         exec(compile(text, str(path), "exec"), scope)
+        if "get_config" not in scope:
+            raise UserError(f"{path} has no function get_config()")
         config = scope["get_config"]()
-    except KeyError as error:
-        if error.args == ("get_config",):
-            raise UserError(f"{path} has no function get_config()") from error
+    except UserError:
         raise
-    except (SyntaxError, ImportError, NameError, TypeError, ValueError) as error:
+    except Exception as error:  # a program of the user's own: it may raise anything
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, TrainConfig):
         raise UserError(f"{path}: get_config() must give a TrainConfig; got {type(config)}")
@@ -202,7 +203,7 @@ def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
 def _replace(settings: Any, path: list[str], text: str, whole: str) -> Any:
     names = [entry.name for entry in dataclasses.fields(settings)]
     if path[0] not in names:
-        hint = did_you_mean(path[0], names)
+        hint = did_you_mean(path[0], names) or f" (there are {', '.join(names)})"
         raise ValueError(f"there is no setting {whole!r}{hint}")
     current = getattr(settings, path[0])
     if dataclasses.is_dataclass(current):
@@ -227,12 +228,12 @@ def _read(text: str, current: Any) -> Any:
         return text.lower() == "true"
     try:
         value = ast.literal_eval(text)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, TypeError, ValueError) as error:
         raise ValueError(f"expected a value like {current!r}") from error
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(current, tuple) and isinstance(value, list):
-        return tuple(value)
+        return _as_tuples(value)
     if current is not None and type(value) is not type(current):
         raise ValueError(f"expected a value like {current!r}")
     return value
@@ -240,17 +241,18 @@ def _read(text: str, current: Any) -> Any:
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
     """A configuration as plain dicts, lists, numbers and text, for a checkpoint."""
-    return _plain(config)
+    return plain(config)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Settings, or a value among them, as JSON has them."""
     if dataclasses.is_dataclass(value):
         names = [entry.name for entry in dataclasses.fields(value)]
-        return {name: _plain(getattr(value, name)) for name in names}
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -267,13 +269,23 @@ def from_json(values: Mapping[str, Any]) -> TrainConfig:
     if model is not None:
         from jaxstyle import methods
 
-        model = _from_plain(methods.load(values["method"]).Config, model)
-    data = _from_plain(DataConfig, values.pop("data", {}))
-    optimizer = _from_plain(OptimizerConfig, values.pop("optimizer", {}))
-    return _from_plain(TrainConfig, values, model=model, data=data, optimizer=optimizer)
+        model = from_plain(methods.load(values.get("method", "")).Config, model)
+    data = from_plain(DataConfig, values.pop("data", {}))
+    optimizer = from_plain(OptimizerConfig, values.pop("optimizer", {}))
+    return from_plain(TrainConfig, values, model=model, data=data, optimizer=optimizer)
 
 
-def _from_plain(kind: type, values: Mapping[str, Any], **parts: Any) -> Any:
+def from_plain(kind: type, values: Mapping[str, Any], **parts: Any) -> Any:
+    """The dataclass of settings that `plain` was given; those that are missing are the defaults.
+
+    Args:
+        kind: the dataclass.
+        values: its fields, by name.
+        **parts: fields that are no JSON.
+
+    Raises:
+        ValueError: an unknown setting, or a value out of range.
+    """
     names = {entry.name for entry in dataclasses.fields(kind)}
     if unknown := sorted(values.keys() - names):
         raise ValueError(f"there is no setting {unknown[0]!r} in {kind.__name__}")

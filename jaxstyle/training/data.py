@@ -13,7 +13,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -25,6 +25,9 @@ from jaxstyle.training.config import TrainConfig
 from jaxstyle.training.sources import Pixels, Source, UnreadableImage, open_source
 
 Warn = Callable[[str], object]
+
+# What a batch may hold: photographs, and paintings where the configuration names some.
+KINDS = ("content", "style")
 
 _log = logging.getLogger(__name__)
 
@@ -166,6 +169,7 @@ class Batches:
         config: TrainConfig,
         *,
         start_step: int = 0,
+        kinds: Collection[str] = KINDS,
         process_index: int = 0,
         process_count: int = 1,
         warn: Warn = _log.warning,
@@ -175,6 +179,7 @@ class Batches:
         Args:
             config: the run.
             start_step: the step that the first batch is for.
+            kinds: of pictures to read; others are left out, whatever the configuration names.
             process_index: which process this is.
             process_count: of how many.
             warn: called by `next` with a line about each unreadable picture, the first few of them.
@@ -190,7 +195,7 @@ class Batches:
         self._readers: list[_Reader] = []
         # For each kind of picture: its crops, rows in the whole batch, and this process's rows.
         self._plan: dict[str, tuple[_Crops, int, range]] = {}
-        for kind, (setting, rows) in _kinds(config).items():
+        for kind, (setting, rows) in _kinds(config, kinds).items():
             part = _slice(rows, process_index, process_count)
             self._readers.append(_open(config, setting))
             self._plan[kind] = _Crops(self._readers[-1], config, kind), rows, part
@@ -279,6 +284,7 @@ def fixed_batch(
     which: str = "held_out",
     rows: int,
     offset: int = 0,
+    kinds: Collection[str] = KINDS,
     process_index: int = 0,
     process_count: int = 1,
     warn: Warn = _log.warning,
@@ -294,6 +300,7 @@ def fixed_batch(
         rows: how many pictures, on all processes together; and so many paintings, unless
             `data.style_batch_size` says how many.
         offset: the number of the first picture; after the last one comes the first again.
+        kinds: as for `Batches`.
         process_index: which process this is.
         process_count: of how many.
         warn: called with a line about each unreadable picture, the first few of them.
@@ -306,7 +313,7 @@ def fixed_batch(
         ValueError: the rows cannot be divided among the processes.
     """
     batch = {}
-    for kind, (setting, total) in _kinds(config, which=which, rows=rows).items():
+    for kind, (setting, total) in _kinds(config, kinds, which=which, rows=rows).items():
         reader, crops = _open(config, setting), []
         for row in _slice(total, process_index, process_count):
             first = (offset + row) % len(reader.source)
@@ -324,7 +331,7 @@ def fixed_batch(
 
 
 def _kinds(
-    config: TrainConfig, *, which: str = "training", rows: int = 0
+    config: TrainConfig, read: Collection[str], *, which: str = "training", rows: int = 0
 ) -> dict[str, tuple[str, int]]:
     """The kinds of pictures in a batch: the setting that says where they are, and their rows."""
     if which not in ("held_out", "training"):
@@ -333,7 +340,7 @@ def _kinds(
     if not data.content:
         raise UserError("data.content is not set: --set data.content=FOLDER names the photographs")
     kinds = {"content": ("held_out" if held_out and data.held_out else "content", rows)}
-    if data.style:
+    if data.style and "style" in read:
         setting = "held_out_style" if held_out and data.held_out_style else "style"
         kinds["style"] = setting, data.style_batch_size or rows
     return kinds

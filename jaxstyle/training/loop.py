@@ -20,8 +20,9 @@ import numpy as np
 from etils import epath
 
 from jaxstyle import methods
+from jaxstyle.errors import UserError
 from jaxstyle.methods import Method
-from jaxstyle.training import checkpoints, data, parallel, report, resuming
+from jaxstyle.training import checkpoints, data, parallel, report, resuming, trees
 from jaxstyle.training.checkpoints import Checkpoints
 from jaxstyle.training.config import TrainConfig
 from jaxstyle.training.log import Log
@@ -90,7 +91,7 @@ def train(
         if step >= config.steps:
             observer.note(f"{workdir}: all {config.steps} steps are done already")
             return _finished(folder, Result(step, True, {}, str(workdir)))
-        batches = stack.enter_context(_open_batches(config, step, observer))
+        batches = stack.enter_context(_open_batches(config, method, step, observer))
         log = stack.enter_context(Log(folder, step, observer, tensorboard=tensorboard))
         observer.started(step, config.steps)
         run = _Run(config, method, folder, store, batches, log, should_stop)
@@ -112,13 +113,31 @@ def _begin(
     """The state to go on with, on every device, and how many updates it has seen."""
     init_key = jax.random.fold_in(key, _INIT)
     if store.latest_step() is None:
-        return parallel.replicate(jax.jit(method.init)(init_key)), 0
+        state = jax.jit(method.init)(init_key)
+        return parallel.replicate(_started(state, config, observer)), 0
     resuming.check(config, checkpoints.restore_config(folder), note=observer.note)
     state = store.restore(jax.eval_shape(method.init, init_key))
     step = store.latest_step()
     assert step is not None  # it says which one was restored
     observer.note(f"going on from the checkpoint of step {step}")
     return state, step
+
+
+def _started(state: Any, config: TrainConfig, observer: report.Observer) -> Any:
+    """The first state with the parameters of another run, where the configuration names one."""
+    if not config.start:
+        return state
+    found = checkpoints.restore(config.start)
+    if "params" not in found.state or not hasattr(state, "params"):
+        raise UserError(f"start: {config.start} has no parameters that {config.method} can take")
+    average = found.state.get("average")
+    where = f"start: the parameters in {config.start}"
+    params = trees.in_form_of(state.params, average or found.state["params"], where)
+    observer.note(f"starting from step {found.step} of {config.start}")
+    state = state._replace(params=jax.tree.map(jnp.asarray, params))
+    if state.average:
+        state = state._replace(average=jax.tree.map(jnp.copy, state.params))
+    return state
 
 
 def _finished(folder: epath.Path, result: Result) -> Result:
@@ -129,10 +148,13 @@ def _finished(folder: epath.Path, result: Result) -> Result:
     return result
 
 
-def _open_batches(config: TrainConfig, step: int, observer: report.Observer) -> data.Batches:
+def _open_batches(
+    config: TrainConfig, method: Method, step: int, observer: report.Observer
+) -> data.Batches:
     return data.Batches(
         config,
         start_step=step,
+        kinds=method.kinds,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         warn=observer.note,
@@ -162,6 +184,7 @@ class _Run:
         self._update = parallel.make_update(method.update)
         self._evaluate = parallel.make_evaluate(method.evaluate)
         self._sample = parallel.make_sample(method.sample)
+        self._kinds = method.kinds
         self._pending: list[Any] = []  # metrics that are still on the device, a dict a step
         self._held_out: list[Any] = []
         self._shown: Any = None
@@ -271,6 +294,7 @@ class _Run:
                     which="held_out",
                     rows=rows,
                     offset=rows * index,
+                    kinds=self._kinds,
                     process_index=jax.process_index(),
                     process_count=jax.process_count(),
                     warn=self._log.observer.note,
@@ -285,8 +309,10 @@ class _Run:
     def _write_samples(self, state: Any, step: int) -> None:
         if self._shown is None:
             rows = self._config.samples
-            warn = self._log.observer.note
-            self._shown = data.fixed_batch(self._config, which="held_out", rows=rows, warn=warn)
+            warn, kinds = self._log.observer.note, self._kinds
+            self._shown = data.fixed_batch(
+                self._config, which="held_out", rows=rows, kinds=kinds, warn=warn
+            )
         pictures = np.asarray(self._sample(state, self._shown))
         report.write_samples(pictures, self._folder / "samples" / f"{step:06}.png")
 

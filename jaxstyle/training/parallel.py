@@ -160,8 +160,13 @@ def replicate(tree: Any) -> Any:
     """A copy of every array on each local device, placed as `make_update` gives them back."""
     mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
     sharding = NamedSharding(mesh, PartitionSpec())
+
     # Copies: arrays that already lie there would share their memory, and the step donates it.
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding, may_alias=False), tree)
+    # A replica on the very device of an array is the array, whatever device_put is told.
+    def place(leaf: Any) -> Any:
+        return jax.device_put(leaf.copy(), sharding, may_alias=False)
+
+    return jax.tree.map(place, jax.tree.map(_local, tree))
 
 
 def to_host(tree: Any) -> Any:

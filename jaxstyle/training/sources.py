@@ -57,14 +57,11 @@ def open_source(spec: str, *, tfds_dir: str = "", least_side: int = 0) -> Source
     Raises:
         UserError: there is no such thing, it holds no picture, or it cannot be read.
     """
-    parts = [part.strip() for part in spec.split(",")]
-    if not all(parts):
-        raise UserError(f"{spec!r} names no pictures: expected a folder, a file or tfds:NAME")
     sources = [
         _open_prepared(part, tfds_dir, least_side)
         if part.startswith("tfds:")
         else _Files(part, least_side)
-        for part in parts
+        for part in _parts(spec)
     ]
     return sources[0] if len(sources) == 1 else _Chain(sources)
 
@@ -89,21 +86,7 @@ class _Files:
 
     def __init__(self, spec: str, least_side: int) -> None:
         self._least_side = least_side
-        try:
-            root = epath.Path(spec).expanduser()
-            if root.is_dir():
-                self._paths = list(_pictures(root, set()))
-            elif root.exists():
-                self._paths = [root]
-            else:
-                raise UserError(f"{spec}: no such folder or file; check the path")
-        except UserError:
-            raise
-        except Exception as error:  # each kind of bucket has exceptions of its own
-            raise UserError(f"{spec}: cannot be read: {_line(error)}") from error
-        if not self._paths:
-            known = ", ".join(images.INPUT_SUFFIXES)
-            raise UserError(f"{spec}: holds no picture; looked for {known}")
+        self._paths = _find(spec)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -115,6 +98,49 @@ class _Files:
         except Exception as error:  # as above
             raise UnreadableImage(f"{path}: cannot be read: {_line(error)}") from error
         return _decode(content, str(path), self._least_side)
+
+
+def find_pictures(spec: str) -> list[epath.Path]:
+    """The files of pictures that a configuration names, in their order.
+
+    Args:
+        spec: files and folders, as `open_source` takes them, but no datasets.
+
+    Raises:
+        UserError: there is no such thing, it holds no picture, or it is a dataset.
+    """
+    parts = _parts(spec)
+    for part in parts:
+        if part.startswith("tfds:"):
+            raise UserError(f"{part}: expected files or folders of pictures, not a dataset")
+    return [path for part in parts for path in _find(part)]
+
+
+def _parts(spec: str) -> list[str]:
+    parts = [part.strip() for part in spec.split(",")]
+    if not all(parts):
+        raise UserError(f"{spec!r} names no pictures: expected a folder, a file or tfds:NAME")
+    return parts
+
+
+def _find(spec: str) -> list[epath.Path]:
+    """The pictures of a folder, or a single file."""
+    try:
+        root = epath.Path(spec).expanduser()
+        if root.is_dir():
+            paths = list(_pictures(root, set()))
+        elif root.exists():
+            paths = [root]
+        else:
+            raise UserError(f"{spec}: no such folder or file; check the path")
+    except UserError:
+        raise
+    except Exception as error:  # each kind of bucket has exceptions of its own
+        raise UserError(f"{spec}: cannot be read: {_line(error)}") from error
+    if not paths:
+        known = ", ".join(images.INPUT_SUFFIXES)
+        raise UserError(f"{spec}: holds no picture; looked for {known}")
+    return paths
 
 
 def _pictures(folder: epath.Path, seen: set[str]) -> Iterator[epath.Path]:

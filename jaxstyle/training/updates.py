@@ -203,7 +203,8 @@ def make_optimizer(
 def _muon(rate: optax.Schedule, settings: OptimizerConfig) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024) for kernels, as matrices from inputs to outputs; Adam elsewhere.
 
-    The learning rate is that of an orthogonal matrix; Adam's is a tenth of it.
+    The learning rate is that of an orthogonal matrix; that of Adam, with Nesterov's momentum, is a
+    tenth of it.
     """
 
     def dimensions(params: Any) -> Any:

@@ -1,0 +1,179 @@
+"""Trained networks as files: safetensors, with what they are in the metadata.
+
+A model is self-contained: the method that made it, its settings, the names of its styles, and its
+arrays. No file that could run code is ever read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxstyle.errors import UserError
+
+_FORMAT = "jaxstyle model 1"
+# No network of this kind comes near it; it keeps a wrong file from filling the memory.
+_LARGEST_FILE = 2**30
+
+
+class Model(NamedTuple):
+    """A trained network.
+
+    Attributes:
+        method: the name of the module in `jaxstyle.methods` that it belongs to.
+        config: that module's `Config`.
+        styles: the names of its styles, in the order of their weights.
+        variables: nested dicts of float32 arrays: `params`, and `batch_stats` where there are any.
+    """
+
+    method: str
+    config: Any
+    styles: tuple[str, ...]
+    variables: dict[str, Any]
+
+
+def save(
+    path: str | os.PathLike[str], model: Model, *, dtype: str | np.dtype[Any] = "float32"
+) -> None:
+    """Writes a model; equal models give equal bytes. Written beside the target and renamed.
+
+    Args:
+        path: the file, which ends in `.safetensors`; one that exists is replaced.
+        model: what `load` is to give back.
+        dtype: what numbers are written as: float16 halves the file and rounds to 3 digits.
+
+    Raises:
+        UserError: the name ends otherwise, or the file cannot be written.
+        ValueError: a number is not finite, or too large for `dtype`.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    from jaxstyle.training.config import plain
+
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".safetensors":
+        raise UserError(f"{path}: expected a name that ends in .safetensors")
+    arrays = {}
+    for name, value in sorted(_flat(model.variables).items()):
+        with np.errstate(over="ignore"):  # refused in the next line
+            arrays[name] = np.ascontiguousarray(value, dtype)
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} has values that are not finite in {np.dtype(dtype)}")
+    metadata = {
+        "format": _FORMAT,
+        "method": model.method,
+        "config": json.dumps(plain(model.config)),
+        "styles": json.dumps(list(model.styles)),
+    }
+    data = to_bytes(arrays)
+    # The library writes metadata in an order that changes from run to run, hence this one.
+    size = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps({"__metadata__": metadata, **json.loads(data[8:size])}, separators=(",", ":"))
+    header = text.encode() + b" " * (-len(text.encode()) % 8)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        try:
+            partial.write_bytes(len(header).to_bytes(8, "little") + header + data[size:])
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Reads what `save` wrote, or the latest checkpoint of a training run.
+
+    Args:
+        path: a file that ends in `.safetensors`, or the folder of a run, which may be in a bucket.
+
+    Raises:
+        UserError: it is missing, damaged, or something else.
+    """
+    from jaxstyle import methods  # which import JAX
+
+    file = Path(path).expanduser()
+    if "://" in os.fspath(path) or file.is_dir():
+        from jaxstyle.training import checkpoints
+
+        method = checkpoints.restore_config(path).method
+        module = methods.load(method)
+        if not hasattr(module, "stylize_fn"):
+            raise UserError(f"{path} is a run of {method}, which stylises no pictures")
+        return module.load_run(path)
+    try:
+        if file.stat().st_size > _LARGEST_FILE:
+            raise UserError(f"{path}: too large for a model: more than {_LARGEST_FILE} bytes")
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Model:
+    """The model in the bytes of a file.
+
+    Args:
+        data: what `save` wrote.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: it is damaged, or something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    from jaxstyle import methods
+    from jaxstyle.training.config import from_plain
+
+    try:
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        arrays = from_bytes(data)
+    except (SafetensorError, ValueError, AttributeError) as error:
+        raise UserError(f"{name}: not a safetensors file, or a damaged one ({error})") from error
+    if metadata.get("format") != _FORMAT:
+        raise UserError(
+            f"{name} is no model of a trained method: expected one that jaxstyle has written"
+        )
+    try:
+        method = metadata["method"]
+        config = from_plain(methods.load(method).Config, json.loads(metadata["config"]))
+        styles = tuple(str(style) for style in json.loads(metadata["styles"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{name}: {error}") from error
+    for key, value in arrays.items():
+        if value.dtype.kind != "f" or not np.isfinite(value).all():
+            raise UserError(f"{name}: {key} has values that are not finite numbers")
+    model = Model(method, config, styles, _nested(arrays))
+    try:
+        methods.load(method).check_model(model)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    return model
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Arrays by their whole names, with slashes."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        whole = f"{prefix}{name}"
+        found |= _flat(value, f"{whole}/") if isinstance(value, Mapping) else {whole: value}
+    return found
+
+
+def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse of `_flat`, in float32."""
+    tree: dict[str, Any] = {}
+    for name, value in arrays.items():
+        *folders, last = name.split("/")
+        place = tree
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = np.asarray(value, np.float32)
+    return tree

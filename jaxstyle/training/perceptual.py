@@ -1,0 +1,315 @@
+"""Perceptual losses, as networks that make pictures are trained with them.
+
+A picture is compared with its content position by position, and with its style by statistics
+(Johnson et al. 2016, arXiv 1603.08155): what `jaxstyle.objective` has for the pixels of one
+picture, here for a batch in which each picture has a style of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxstyle import features as vgg
+from jaxstyle import images, losses, weights
+from jaxstyle.config import PADDINGS, setting
+from jaxstyle.errors import UserError
+from jaxstyle.objective import STYLE_LOSSES, total_variation
+from jaxstyle.training import sources, updates
+
+_LAYERS = re.compile(r"(relu|conv|pool)\d[\d_]*(\+(relu|conv|pool)\d[\d_]*)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptualConfig:
+    """Settings of a perceptual loss.
+
+    `features` is what `weights.load` takes, or several with commas, each of which may say which
+    layers are its own: `a.safetensors:relu1_1+relu2_1,b.safetensors:relu3_1+relu4_1`. A layer that
+    several have is the first one's.
+    """
+
+    features: str = setting("", "networks to compare with; the one that comes along by default")
+    padding: str = setting(
+        "", "padding of those networks; their own by default", choices=("", *PADDINGS)
+    )
+    content_weight: float = setting(1.0, "weight of the content loss", least=0)
+    style_weight: float = setting(10.0, "weight of the style loss", least=0)
+    tv_weight: float = setting(0.0, "weight of the total variation", least=0)
+    content_layers: Mapping[str, float] = setting(
+        {"relu3_1": 0.5, "relu4_1": 0.5}, "layers that keep the content, and their weights"
+    )
+    style_layers: Mapping[str, float] = setting(
+        dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 0.2),
+        "layers that give the style, and their weights",
+    )
+    content_loss: str = setting("mean", "form of the content loss", choices=("mean", "half_sum"))
+    style_loss: str = setting("positions", "form of the style loss", choices=tuple(STYLE_LOSSES))
+    tv_loss: str = setting(
+        "squared_mean", "form of the total variation", choices=("sum", "half_mean", "squared_mean")
+    )
+    normalize_features: bool = setting(
+        True, "divide each layer by its style's mean activation, so that weights fit any features"
+    )
+
+
+class Network(NamedTuple):
+    """A perceptual network, as it is used while training.
+
+    Attributes:
+        params: as `weights.load` gives them.
+        prepared: the same as `features.prepare` does, for the CPU.
+        padding: of its convolutions.
+        layers: those that it is asked for; empty for all that it has.
+    """
+
+    params: dict[str, Any]
+    prepared: dict[str, Any]
+    padding: str
+    layers: tuple[str, ...]
+
+
+def load_networks(config: PerceptualConfig) -> tuple[Network, ...]:
+    """The networks that the settings name.
+
+    Raises:
+        UserError: one of them cannot be read, or none has a layer that is needed.
+    """
+    networks = []
+    for part in (config.features or weights.default_spec()).split(","):
+        name, _, layers = part.strip().rpartition(":")
+        if not name or not _LAYERS.fullmatch(layers):  # a colon may belong to a path
+            name, layers = part.strip(), ""
+        found = weights.load(name)
+        chosen = tuple(layers.split("+")) if layers else ()
+        padding = config.padding or found.padding
+        network = Network(found.params, vgg.prepare(found.params), padding, chosen)
+        try:
+            vgg.check_layers(network.params, chosen)
+        except ValueError as error:
+            raise UserError(f"model.features {part.strip()}: {error}") from error
+        networks.append(network)
+    wanted = {*config.content_layers, *config.style_layers}
+    lacking = wanted - {layer for network in networks for layer in _own_layers(network)}
+    for layer in sorted(lacking):
+        if len(networks) == 1:
+            try:
+                vgg.check_layers(networks[0].params, [layer])
+            except ValueError as error:
+                raise UserError(f"model.features: {error}") from error
+        raise UserError(f"model.features: no network gives {layer}")
+    return tuple(networks)
+
+
+def _own_layers(network: Network) -> Collection[str]:
+    return network.layers or vgg.layer_names(network.params)
+
+
+def extract(
+    networks: Sequence[Network],
+    pictures: Array,
+    layers: Collection[str],
+    *,
+    dtype: Any = jnp.float32,
+    prepared: bool = True,
+) -> dict[str, Array]:
+    """Activations, each from the first network that gives the layer.
+
+    Args:
+        networks: as `load_networks` gives them.
+        pictures: `[batch, height, width, 3]` in [0, 1].
+        layers: the names of the layers.
+        dtype: what to compute in.
+        prepared: with transformed kernels, which take longer to compile and less to run.
+
+    Returns:
+        `{layer: [batch, h, w, channels]}`.
+    """
+    found: dict[str, Array] = {}
+    for network in networks:
+        own = [name for name in layers if name in _own_layers(network) and name not in found]
+        if own:
+            # Winograd is for float32: its transforms lose what bfloat16 has of digits.
+            whole = jnp.dtype(dtype) == jnp.float32
+            params = network.prepared if prepared and whole else network.params
+            params = params if whole else updates.cast(params, dtype)
+            found |= vgg.vgg(params, pictures.astype(dtype), own, padding=network.padding)
+    return found
+
+
+# --- styles --------------------------------------------------------------------------------------
+
+
+class Style(NamedTuple):
+    """A painting: its name and its pixels, float32 `[height, width, 3]` in [0, 1]."""
+
+    name: str
+    pixels: np.ndarray
+
+
+def read_styles(spec: str, size: int) -> list[Style]:
+    """The paintings that a setting names, with the longer side reduced to `size` pixels.
+
+    Args:
+        spec: files, or folders of them, separated by commas.
+        size: longer side; 0 to leave them as they are. None is enlarged.
+
+    Raises:
+        UserError: there is no such file, or it is no picture.
+    """
+    paths = sources.find_pictures(spec)
+    styles = []
+    for name, path in zip(_names([path.stem for path in paths]), paths, strict=True):
+        try:
+            pixels = images.decode(path.read_bytes(), name=str(path))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
+        height, width = pixels.shape[:2]
+        longer = min(size, max(height, width)) if size else max(height, width)
+        picture = pixels.astype(np.float32) / 255
+        styles.append(
+            Style(name, images.resize(picture, images.fitted_size(height, width, longer)))
+        )
+    return styles
+
+
+def style_names(spec: str) -> list[str]:
+    """The names of the styles that `read_styles` would read: those of their files.
+
+    Raises:
+        UserError: a file or folder is missing.
+    """
+    return _names([path.stem for path in sources.find_pictures(spec)])
+
+
+def _names(stems: Sequence[str]) -> list[str]:
+    """Stems, those that come again with a number."""
+    names: list[str] = []
+    for stem in stems:
+        candidates = (stem, *(f"{stem}-{i}" for i in range(2, len(stems) + 2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+class Targets(NamedTuple):
+    """What the styles ask for, made once.
+
+    Attributes:
+        style: `{layer: target}`, the targets of the style loss with an axis of the styles first.
+        size: `{layer: [styles]}`, mean activation of each layer on each style, or 1.
+    """
+
+    style: dict[str, Any]
+    size: dict[str, Array]
+
+
+def make_targets(
+    networks: Sequence[Network], styles: Sequence[Style], config: PerceptualConfig
+) -> Targets:
+    """Targets of the loss, out of paintings of any sizes."""
+    loss = STYLE_LOSSES[config.style_loss]
+    layers = list(dict.fromkeys([*config.style_layers, *config.content_layers]))
+
+    @jax.jit
+    def compute(pixels: Array) -> tuple[dict[str, Any], dict[str, Array]]:
+        # Every size of painting is a program of its own, run once: kernels as they are.
+        found = extract(networks, pixels[None], layers, prepared=False)
+        style = {name: loss.target(loss.statistics(found[name])) for name in config.style_layers}
+        size = {name: jnp.mean(jnp.abs(value))[None] for name, value in found.items()}
+        return style, size
+
+    style, size = jax.tree.map(
+        lambda *rows: jnp.concatenate(rows), *[compute(jnp.asarray(x.pixels)) for x in styles]
+    )
+    if not config.normalize_features:
+        size = jax.tree.map(jnp.ones_like, size)
+    return Targets(style, jax.tree.map(lambda x: jnp.maximum(x, 1e-6), size))
+
+
+# --- the loss ------------------------------------------------------------------------------------
+
+
+class Terms(NamedTuple):
+    """The weighted terms of the loss, each `[batch]`, and the statistics of the made pictures."""
+
+    content: Array
+    style: Array
+    tv: Array
+    statistics: dict[str, Any]
+
+    @property
+    def total(self) -> Array:
+        """The loss of each picture, `[batch]`."""
+        return self.content + self.style + self.tv
+
+
+def terms(
+    networks: Sequence[Network],
+    made: Array,
+    content: Array,
+    targets: Targets,
+    index: Array,
+    config: PerceptualConfig,
+    *,
+    dtype: Any = jnp.float32,
+) -> Terms:
+    """The loss of pictures that were made, each out of a content and in a style.
+
+    Args:
+        networks: what to compare in.
+        made: `[batch, height, width, 3]`.
+        content: what they were made of, of the same shape.
+        targets: of the styles.
+        index: `[batch]`, int, the number of each picture's style.
+        config: settings.
+        dtype: what the networks compute in.
+    """
+    loss = STYLE_LOSSES[config.style_loss]
+    layers = list(dict.fromkeys([*config.style_layers, *config.content_layers]))
+    found = extract(networks, made, layers, dtype=dtype)
+    wanted = extract(networks, content, list(config.content_layers), dtype=dtype)
+    statistics = {name: loss.statistics(found[name]) for name in config.style_layers}
+    zero = jnp.zeros(made.shape[0], jnp.float32)
+    content_term, style_term = zero, zero
+    for name, share in config.content_layers.items():
+        distance = losses.content_loss(found[name], wanted[name], form=config.content_loss)
+        content_term += config.content_weight * share * distance / targets.size[name][index] ** 2
+    for name, share in config.style_layers.items():
+        target = jax.tree.map(lambda rows: rows[index], targets.style[name])
+        distance = loss.distance(statistics[name], target)
+        size = targets.size[name][index] ** loss.degree
+        style_term += config.style_weight * share * distance / size
+    tv = zero
+    if config.tv_weight:
+        tv = config.tv_weight * total_variation(config.tv_loss)(made)
+    return Terms(content_term, style_term, tv, statistics)
+
+
+def nearest_style(
+    statistics: Mapping[str, Any], targets: Targets, config: PerceptualConfig
+) -> Array:
+    """Which of the styles pictures look most like by the style loss, `[batch]`, int.
+
+    Args:
+        statistics: of the pictures, as `Terms` has them.
+        targets: of the styles to choose from.
+        config: settings.
+    """
+    loss = STYLE_LOSSES[config.style_loss]
+    total: Any = 0.0
+    for name, share in config.style_layers.items():
+
+        def distance(target: Any, found: Any = statistics[name]) -> Array:
+            return loss.distance(found, jax.tree.map(lambda x: x[None], target))
+
+        # One scale for all styles, or those of large activations would be near to everything.
+        scale = jnp.mean(targets.size[name]) ** loss.degree
+        total = total + share * jax.vmap(distance)(targets.style[name]) / scale
+    return jnp.argmin(total, axis=0)
