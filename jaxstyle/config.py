@@ -56,7 +56,7 @@ class StylizeConfig:
         "(styles are never enlarged)",
         least=0,
     )
-    content_weight: float = setting(0.2, "weight of the content loss", least=0)
+    content_weight: float = setting(0.35, "weight of the content loss", least=0)
     style_weight: float = setting(1.0, "weight of the style loss", least=0)
     tv_weight: float = setting(2.0, "weight of the total variation", least=0)
     content_layers: Mapping[str, float] = setting(

@@ -728,7 +728,11 @@ def test_picture_preview_and_trace(command, capsys):
     assert np.abs(preview - out).mean() < 0.05
     assert images.load("trace.png").pixels.ndim == 3
     rows = [json.loads(line) for line in Path("trace.jsonl").read_text().splitlines()]
-    places = [(scale, step) for scale in (1, 2) for step in (1, 2, 3, 4)]
+    places = [
+        *((1, step) for step in (1, 2, 3, 4)),
+        (2, 1),
+        (2, 2),
+    ]  # half as many where it is fine
     assert [(row["scale"], row["step"]) for row in rows] == places
     for row in rows:
         assert set(row) == {"scale", "step", "total", "content", "style", "tv", "seconds"}

@@ -119,10 +119,15 @@ class TrainConfig:
 
 
 def load_config(spec: str) -> TrainConfig:
-    """Reads a configuration: `resnet_in` of those that come with jaxstyle, or a file's path.
+    """Reads the configuration of a run.
 
-    The file is Python and is executed, as a program that the user starts would be; it may lie in a
-    bucket (`gs://`).
+    Args:
+        spec: the name of one that comes with jaxstyle, such as `lite`, or the path of a file that
+            ends in `.py`, in a bucket too (`gs://`). The file is executed, as a program that the
+            user starts would be.
+
+    Returns:
+        What its `get_config()` gives.
 
     Raises:
         UserError: there is no such configuration, or its file is not one.
