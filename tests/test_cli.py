@@ -742,7 +742,7 @@ def test_picture_preview_and_trace(command, capsys):
     assert rows[-1]["style"] < rows[4]["style"]
     seconds = [row["seconds"] for row in rows]
     assert seconds == sorted(seconds)
-    assert "scale 2/2  step 4/4" in capsys.readouterr().err
+    assert "scale 2/2  step 2/2" in capsys.readouterr().err
 
 
 def test_same_seed_same_file(command):
