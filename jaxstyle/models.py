@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxstyle import tensors
 from jaxstyle.errors import UserError
 
 _FORMAT = "jaxstyle model 1"
@@ -51,13 +52,9 @@ def save(
         UserError: the name ends otherwise, or the file cannot be written.
         ValueError: a number is not finite, or too large for `dtype`.
     """
-    from safetensors.numpy import save as to_bytes
-
     from jaxstyle.training.config import plain
 
-    path = Path(path).expanduser()
-    if path.suffix.lower() != ".safetensors":
-        raise UserError(f"{path}: expected a name that ends in .safetensors")
+    path = tensors.check_name(path)
     arrays = {}
     for name, value in sorted(_flat(model.variables).items()):
         with np.errstate(over="ignore"):  # refused in the next line
@@ -70,18 +67,8 @@ def save(
         "config": json.dumps(plain(model.config)),
         "styles": json.dumps(list(model.styles)),
     }
-    data = to_bytes(arrays)
-    # The library writes metadata in an order that changes from run to run, hence this one.
-    size = 8 + int.from_bytes(data[:8], "little")
-    text = json.dumps({"__metadata__": metadata, **json.loads(data[8:size])}, separators=(",", ":"))
-    header = text.encode() + b" " * (-len(text.encode()) % 8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.write_bytes(len(header).to_bytes(8, "little") + header + data[size:])
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        tensors.write(path, arrays, metadata)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 

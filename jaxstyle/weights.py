@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxstyle import tensors
 from jaxstyle.config import FEATURE_SCALES, PADDINGS, did_you_mean
 from jaxstyle.errors import UserError
 
@@ -285,29 +286,15 @@ def save(
             scale is unknown.
         UserError: The name ends otherwise, or the file cannot be written.
     """
-    from safetensors.numpy import save as to_bytes
-
-    path = Path(path).expanduser()
-    if path.suffix.lower() != ".safetensors":
-        raise UserError(f"{path}: expected a name that ends in .safetensors")
+    path = tensors.check_name(path)
     metadata = {"padding": weights.padding, "scale": weights.scale, "source": weights.source}
     _check_metadata(metadata)
     _check_params(weights.params)
     arrays = {
         key: np.ascontiguousarray(_floats(key, x, dtype)) for key, x in weights.params.items()
     }
-    data = to_bytes(arrays)
-    # The library writes metadata in an order that changes from run to run, hence this one.
-    size = 8 + int.from_bytes(data[:8], "little")
-    text = json.dumps({"__metadata__": metadata, **json.loads(data[8:size])}, separators=(",", ":"))
-    header = text.encode() + b" " * (-len(text.encode()) % 8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.write_bytes(len(header).to_bytes(8, "little") + header + data[size:])
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        tensors.write(path, arrays, metadata)
     except OSError as error:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error
 
