@@ -8,29 +8,13 @@ reading, since with one it would be `fnst`. All else is as in `resnet_in_paper`.
 gives has not been measured yet.
 """
 
-from jaxstyle.methods import residual
-from jaxstyle.training.config import DataConfig, OptimizerConfig, TrainConfig
+import dataclasses
+
+from jaxstyle.training.config import TrainConfig, load_config
 
 
 def get_config() -> TrainConfig:
     """The settings of the run; see the module's text."""
-    return TrainConfig(
-        method="residual",
-        model=residual.Config(
-            features="vgg19",
-            content_layers={"relu4_2": 1.0},
-            upsample="transpose",
-            residual=False,
-            norm="batch",
-        ),
-        steps=10_000,
-        batch_size=4,
-        crop_size=256,
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        data=DataConfig(
-            content="tfds:coco/2014:train[:5000]",
-            held_out="tfds:coco/2014:validation[:1500]",
-            style="painting.jpg",
-        ),
-        evaluate_every=250,
-    )
+    config = load_config("resnet_in_paper")
+    model = dataclasses.replace(config.model, residual=False, norm="batch")
+    return dataclasses.replace(config, model=model)

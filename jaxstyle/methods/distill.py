@@ -208,7 +208,7 @@ def load_run(
     if found.config.method != "distill":
         raise UserError(f"{workdir} is a run of {found.config.method}: expected one of distill")
     state, settings = found.state, found.config.model
-    params = jax.tree.map(np.asarray, network(state["average"] or state["params"]))
+    params = jax.tree.map(np.asarray, network(updates.restored_average(state)))
     source = f"{settings.widths} distilled from {', '.join(settings.teachers)}"
     name = Path(workdir).name
     return weights.Weights(name, params, settings.padding, settings.scale, source, "")

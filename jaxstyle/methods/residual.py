@@ -403,7 +403,7 @@ def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest
     if found.config.method != "residual":
         raise UserError(f"{workdir} is a run of {found.config.method}: expected one of residual")
     state = found.state
-    variables = _variables(state["average"] or state["params"], state["statistics"])
+    variables = _variables(updates.restored_average(state), state["statistics"])
     variables = jax.tree.map(np.asarray, variables)
     styles = _style_names(found.config.data.style, _num_styles(variables["params"]))
     return Model("residual", found.config.model, tuple(styles), variables)

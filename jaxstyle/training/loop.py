@@ -22,7 +22,7 @@ from etils import epath
 from jaxstyle import methods
 from jaxstyle.errors import UserError
 from jaxstyle.methods import Method
-from jaxstyle.training import checkpoints, data, parallel, report, resuming, trees
+from jaxstyle.training import checkpoints, data, parallel, report, resuming, trees, updates
 from jaxstyle.training.checkpoints import Checkpoints
 from jaxstyle.training.config import TrainConfig
 from jaxstyle.training.log import Log
@@ -128,11 +128,10 @@ def _started(state: Any, config: TrainConfig, observer: report.Observer) -> Any:
     if not config.start:
         return state
     found = checkpoints.restore(config.start)
-    if "params" not in found.state or not hasattr(state, "params"):
+    if not {"params", "average"} <= found.state.keys() or not hasattr(state, "params"):
         raise UserError(f"start: {config.start} has no parameters that {config.method} can take")
-    average = found.state.get("average")
     where = f"start: the parameters in {config.start}"
-    params = trees.in_form_of(state.params, average or found.state["params"], where)
+    params = trees.in_form_of(state.params, updates.restored_average(found.state), where)
     observer.note(f"starting from step {found.step} of {config.start}")
     state = state._replace(params=jax.tree.map(jnp.asarray, params))
     if state.average:
@@ -184,6 +183,7 @@ class _Run:
         self._update = parallel.make_update(method.update)
         self._evaluate = parallel.make_evaluate(method.evaluate)
         self._sample = parallel.make_sample(method.sample)
+        self._finite = jax.jit(_finite)  # on the device, from which saving fetches the state anyway
         self._kinds = method.kinds
         self._pending: list[Any] = []  # metrics that are still on the device, a dict a step
         self._held_out: list[Any] = []
@@ -265,10 +265,8 @@ class _Run:
 
     def _check_state(self, state: Any, step: int) -> None:
         """Sees to it that nothing bad is saved: a step may spoil what the next would find."""
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                continue
-            if not np.isfinite(parallel.to_host(leaf).astype(np.float32)).all():
+        for path, finite in jax.tree.leaves_with_path(parallel.to_host(self._finite(state))):
+            if not finite:
                 name = jax.tree_util.keystr(path)
                 raise self._failure(f"the state ({name}) is not finite after step {step}")
 
@@ -315,6 +313,15 @@ class _Run:
             )
         pictures = np.asarray(self._sample(state, self._shown))
         report.write_samples(pictures, self._folder / "samples" / f"{step:06}.png")
+
+
+def _finite(state: Any) -> Any:
+    """Whether each array is finite; of others than floating-point numbers, that they are."""
+
+    def finite(leaf: Any) -> Any:
+        return jnp.isfinite(leaf).all() if jnp.issubdtype(leaf.dtype, jnp.floating) else True
+
+    return jax.tree.map(finite, state)
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +48,11 @@ def init_state(params: Any, config: TrainConfig, *, statistics: Any = ()) -> Tra
 def averaged(state: TrainState) -> Any:
     """The parameters to use: the moving average where there is one."""
     return state.params if isinstance(state.average, tuple) and not state.average else state.average
+
+
+def restored_average(state: Mapping[str, Any]) -> Any:
+    """As `averaged`, of a `TrainState` that was read from a checkpoint without its class."""
+    return state["average"] or state["params"]
 
 
 def make_update(
