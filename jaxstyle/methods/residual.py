@@ -9,6 +9,7 @@ several styles at once, with the conditional instance normalisation of Dumoulin 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -387,6 +388,39 @@ def stylize_fn(model: Model, *, dtype: Any = jnp.float32) -> Callable[..., Array
         return stylize(generator, variables, content, **controls)
 
     return apply
+
+
+def paint(
+    model: Model,
+    content: np.ndarray,
+    *,
+    style_weights: Sequence[float] | None = None,
+    strength: float = 1.0,
+) -> np.ndarray:
+    """Stylises one picture with a trained model.
+
+    Args:
+        model: as `models.load` gives it.
+        content: float32 `[height, width, 3]`, sRGB in [0, 1], of any size.
+        style_weights: how much of each style, `[styles]`, with a sum of one; by default as much of
+            each.
+        strength: 0 for the content, 1 for the stylised picture, between them for a blend.
+
+    Returns:
+        float32 `[height, width, 3]` in [0, 1].
+    """
+    count = len(model.styles)
+    weights = np.full(count, 1 / count) if style_weights is None else np.asarray(style_weights)
+    generator = make_generator(model.config, count)
+    made = _painted(generator, model.variables, content[None], weights, strength)
+    return np.asarray(made[0])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _painted(
+    generator: Generator, variables: Any, content: Array, weights: Array, strength: Array
+) -> Array:
+    return stylize(generator, variables, content, style_weights=weights, strength=strength)
 
 
 def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest") -> Model:
