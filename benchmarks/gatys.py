@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,15 +46,17 @@ FULL = (
 QUICK = (Case("vgg19", 64, "avg", "zero"), Case("compact", 128, "max", "reflect"))
 
 
-def random_vgg19(path: Path, generator: np.random.Generator) -> None:
-    """Writes VGG-19 to relu5_1 with He-normal weights, for which speed is the same."""
+def random_vgg(
+    path: Path, generator: np.random.Generator, widths: Sequence[Sequence[int]] = _WIDTHS
+) -> None:
+    """Writes a VGG, VGG-19 to relu5_1, with He-normal weights, for which speed is the same."""
     from jaxstyle import weights
 
     params = {"preprocess/kernel": np.eye(3, dtype=np.float32)[None, None] * 2}
     params["preprocess/bias"] = -np.ones(3, np.float32)
     inputs = 3
-    for block, widths in enumerate(_WIDTHS, 1):
-        for index, outputs in enumerate(widths, 1):
+    for block, row in enumerate(widths, 1):
+        for index, outputs in enumerate(row, 1):
             scale = np.sqrt(2 / (9 * inputs))
             kernel = generator.standard_normal((3, 3, inputs, outputs)) * scale
             params[f"conv{block}_{index}/kernel"] = kernel.astype(np.float32)
@@ -158,7 +161,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         random = folder / "vgg19.safetensors"
-        random_vgg19(random, np.random.default_rng(0))
+        random_vgg(random, np.random.default_rng(0))
         for case in QUICK if arguments.quick else FULL:
             weights = random if case.network == "vgg19" else arguments.compact
             if (

@@ -3,9 +3,15 @@
     jaxstyle weights fetch vgg19
     jaxstyle train --config resnet_in_paper --workdir runs/paper --set data.style=wave.jpg
 
+and the comparison of its Fig. 6, loss and accuracy through training at three learning rates, of
+which `runs/rates` then has `comparison.png` and `comparison.md`:
+
+    jaxstyle sweep --config resnet_in_paper --workdir runs/rates --set data.style=wave.jpg \
+        --set data.held_out_style=paintings --vary optimizer.learning_rate=1e-4,1e-3,1e-2
+
 Stated: the network of their section III with its convolutions of stride 1/2, VGG-19, COCO, 5,000
-pictures to train on and 1,500 to test on, batches of 4, a learning rate of 1e-3, chosen among 1e-4,
-1e-3 and 1e-2 (`--set optimizer.learning_rate=1e-2`), one network for each of eight paintings.
+pictures to train on and 1,500 to test on, batches of 4, a learning rate of 1e-3, chosen among those
+three, one network for each of eight paintings.
 
 Our reading: widths and blocks (Johnson's), layers and weights of the losses, Adam, crops of 256,
 10,000 steps, which is 8 passes, no augmentation but mirroring. Paintings in `data.held_out_style`

@@ -18,15 +18,35 @@ _STYLIZE_NOTES = """\
 presets:
 {presets}
 
-examples:
+examples, with paintings:
   jaxstyle stylize photo.jpg painting.jpg -o out.png
   jaxstyle stylize photo.jpg wave.jpg mosaic.jpg -o out.png --style-weights 0.7,0.3
   jaxstyle stylize photos/ painting.jpg -o out/ --size 1024
 
-Ctrl-C writes the best picture so far; a second Ctrl-C quits at once.
+examples, with a trained model:
+  jaxstyle stylize photo.jpg --style wave -o out.png
+  jaxstyle stylize photo.jpg --style-weights wave=0.7,mosaic=0.3 -o out.png
+  jaxstyle stylize photo.jpg --style wave,mosaic --interpolate 5 -o strip.png
+  jaxstyle stylize photos/ --model runs/wave -o out/ --strength 0.8 --keep-colors
+
+A trained model keeps the size of the photo unless --size says otherwise, and --keep-colors acts on
+what it has painted. What is about optimising pixels, as --preset, --steps and --features are, does
+not go with it.
+
+With paintings, Ctrl-C writes the best picture so far, and a second Ctrl-C quits at once.
 
 exit codes: 0 all is done; 1 some pictures of a folder failed; 2 a mistake in the
 command or in a file; 130 stopped by Ctrl-C (143 by SIGTERM)
+"""
+
+_STYLES_NOTES = """\
+examples:
+  jaxstyle styles
+  jaxstyle styles photo.jpg -o sheet.png
+  jaxstyle styles photo.jpg -o sheet.png --model runs/wave --size 384 --columns 4
+
+Each name goes with `jaxstyle stylize PHOTO --style NAME -o OUT`, and several can be mixed:
+--style-weights wave=0.7,mosaic=0.3.
 """
 
 _WEIGHTS_NOTES = """\
@@ -35,6 +55,9 @@ examples:
   jaxstyle weights fetch vgg19
   jaxstyle weights convert vgg19.h5 vgg19.safetensors --half
   jaxstyle weights convert runs/lite lite.safetensors
+  jaxstyle weights convert runs/wave wave.safetensors --half
+
+Out of a run of a generator, as runs/wave, comes a model for `jaxstyle stylize --model`.
 """
 
 _TRAIN_NOTES = """\
@@ -50,6 +73,23 @@ second one quits at once.
 exit codes: 0 all steps are done, or stopped with a checkpoint; 1 the numbers became
 infinite or NaN; 2 a mistake in the command or in a file; 130 quit at once by a second
 Ctrl-C (143 by SIGTERM)
+"""
+
+
+_SWEEP_NOTES = """\
+examples:
+  jaxstyle sweep --config resnet_in_paper --workdir runs/rates \\
+      --vary optimizer.learning_rate=1e-4,1e-3,1e-2
+  jaxstyle sweep --config resnet_in --workdir runs/norms --vary model.norm=instance,batch,none
+
+Each value has a run in a folder of its own, as runs/norms/model.norm=batch, and the folder gets
+comparison.md and comparison.png after each. The same command goes on with what was begun, and more
+values may be added to it. Ctrl-C and SIGTERM stop all with a checkpoint, and a run whose numbers
+become infinite or NaN is reported and left.
+
+exit codes: 0 all runs are done, or stopped with a checkpoint; 1 the numbers of a run
+became infinite or NaN; 2 a mistake in the command or in a file; 130 quit at once by a
+second Ctrl-C (143 by SIGTERM)
 """
 
 
@@ -146,29 +186,42 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "stylize",
         help="paint a photo in the style of a painting",
         description="Paints CONTENT in the style of STYLE by optimising its pixels "
-        "(Gatys et al. 2016).",
-        usage="jaxstyle stylize CONTENT STYLE [STYLE ...] -o OUT [options]",
+        "(Gatys et al. 2016), or, in one go, in a style that a network was trained in.",
+        usage="jaxstyle stylize CONTENT STYLE [STYLE ...] -o OUT [options]\n"
+        "       jaxstyle stylize CONTENT --style NAME [--model DIR|FILE] -o OUT [options]",
         epilog=_STYLIZE_NOTES.format(presets="\n".join(presets)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_files(stylize)
     _add_run_options(stylize)
+    _add_model_options(stylize)
     settings = stylize.add_argument_group(
-        "settings (what is given goes before the preset; the defaults are those of `default`)"
+        "settings with paintings (what is given goes before the preset; the defaults are those of "
+        "`default`; --size and --keep-colors serve trained models, too)"
     )
     settings.add_argument(
         "--preset",
         type=options.one_of(PRESETS),
-        default="default",
         metavar="|".join(PRESETS),
         help="where all other settings come from; see below (default: default)",
     )
     options.add_config_options(settings)
+    styles = commands.add_parser(
+        "styles",
+        help="list the styles of a trained model, or show a photo in all of them",
+        description="Lists the styles that come with jaxstyle, or those of a model, one a line. "
+        "With PHOTO, writes a contact sheet: the photo, and the photo in each style.",
+        usage="jaxstyle styles [--model DIR|FILE]\n"
+        "       jaxstyle styles PHOTO -o SHEET [--model DIR|FILE] [options]",
+        epilog=_STYLES_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_styles_options(styles)
     weights = commands.add_parser(
         "weights",
-        help="list, fetch or convert the parameters of feature networks",
+        help="list, fetch or convert the parameters of networks",
         description="Lists the feature networks that --features can name, fetches one, or writes "
-        "one as safetensors.",
+        "one as safetensors, or a trained model.",
         epilog=_WEIGHTS_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -180,7 +233,7 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         nargs="?",
         metavar="NAME",
         help="what to fetch, as `list` says it; or what to convert: a name, a file, or the folder "
-        "of a run of the method distill",
+        "of a run of the methods distill and residual",
     )
     weights.add_argument("target", nargs="?", type=Path, metavar="FILE", help="where to write it")
     weights.add_argument("--half", action="store_true", help="write numbers as float16")
@@ -203,7 +256,36 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_train_options(train)
-    return parser, {"stylize": stylize, "train": train, "weights": weights}
+    sweep = _add_sweep_options(commands)
+    return parser, {
+        "stylize": stylize,
+        "styles": styles,
+        "train": train,
+        "sweep": sweep,
+        "weights": weights,
+    }
+
+
+def _add_sweep_options(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    """Adds the command: that of training, with a setting to vary."""
+    parser = commands.add_parser(
+        "sweep",
+        help="train a configuration once for each value of a setting, and compare",
+        description="Trains what a configuration describes, once for each value of one setting.",
+        usage="jaxstyle sweep --config NAME|FILE --workdir DIR --vary NAME=VALUE,VALUE,... "
+        "[options]",
+        epilog=_SWEEP_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_train_options(parser)
+    parser.add_argument(
+        "--vary",
+        action="append",
+        required=True,
+        metavar="NAME=VALUE,VALUE,...",
+        help="the setting that differs, and its values; a comma within brackets is part of one",
+    )
+    return parser
 
 
 def _add_train_options(parser: _Parser) -> None:
@@ -256,9 +338,9 @@ def _add_files(parser: _Parser) -> None:
     files.add_argument(
         "styles",
         type=Path,
-        nargs="+",
+        nargs="*",
         metavar="STYLE",
-        help="the picture to take the style from; several are blended",
+        help="the picture to take the style from; several are blended; none with a trained model",
     )
     files.add_argument(
         "-o",
@@ -286,6 +368,10 @@ def _add_files(parser: _Parser) -> None:
         help="write the loss terms of every step as JSON lines; where the name ends in .png, a "
         "plot of them, and the lines beside it as .jsonl",
     )
+    _add_picture_options(files)
+
+
+def _add_picture_options(files: argparse._ArgumentGroup | _Parser) -> None:
     files.add_argument(
         "--quality",
         type=options.whole_number(1, 100),
@@ -306,14 +392,13 @@ def _add_run_options(parser: _Parser) -> None:
     run = parser.add_argument_group("run")
     run.add_argument(
         "--style-weights",
-        type=options.weight_list,
-        metavar="X,X,...",
-        help="shares of several styles (default: equal)",
+        type=options.shares,
+        metavar="X,X,...|NAME=X,...",
+        help="shares of several paintings (default: equal), or of a trained model's styles by name",
     )
     run.add_argument(
         "--padding",
         type=options.one_of(("auto", *PADDINGS)),
-        default="auto",
         metavar="auto|zero|reflect|replicate",
         help="border of the features' convolutions (default: auto, as the features want it)",
     )
@@ -321,3 +406,70 @@ def _add_run_options(parser: _Parser) -> None:
         "--device", metavar="NAME", help="cpu, gpu, tpu, or one of several, as in cuda:1"
     )
     run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+
+
+def _add_model_options(parser: _Parser) -> None:
+    trained = parser.add_argument_group("trained models (with no STYLE)")
+    _add_model(trained)
+    trained.add_argument(
+        "--style",
+        metavar="NAME",
+        help="which of the model's styles (`jaxstyle styles` lists them); needed where there are "
+        "several; two, as NAME,NAME, with --interpolate",
+    )
+    trained.add_argument(
+        "--strength",
+        type=options.number(0, 1),
+        metavar="S",
+        help="from 0, the photo, to 1, painted (default: 1)",
+    )
+    trained.add_argument(
+        "--interpolate",
+        type=options.whole_number(2),
+        metavar="N",
+        help="write a strip of N pictures side by side, from the first of two styles to the second",
+    )
+    trained.add_argument(
+        "--tile",
+        type=options.tile,
+        metavar="auto|N|off",
+        help="paint large pictures in tiles of N pixels, which saves memory and does not show "
+        "(default: auto, where the picture is large)",
+    )
+
+
+def _add_model(group: argparse._ArgumentGroup | _Parser) -> None:
+    group.add_argument(
+        "--model",
+        metavar="DIR|FILE",
+        help="folder of a training run, as in gs://bucket/run, or a .safetensors file (default: "
+        "the styles that come with jaxstyle)",
+    )
+
+
+def _add_styles_options(parser: _Parser) -> None:
+    parser.add_argument("photo", type=Path, nargs="?", metavar="PHOTO", help="the picture to paint")
+    _add_model(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="SHEET", help="the contact sheet: .png, .jpg or .webp"
+    )
+    parser.add_argument(
+        "--size",
+        type=options.whole_number(1),
+        metavar="N",
+        help="longer side of each picture, in pixels (default: 256)",
+    )
+    parser.add_argument(
+        "--columns",
+        type=options.whole_number(1),
+        metavar="N",
+        help="pictures in a row (default: about as many as there are rows)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is there already"
+    )
+    _add_picture_options(parser)
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, gpu, tpu, or one of several, as in cuda:1"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")

@@ -1,9 +1,8 @@
-"""The one convolution that everything calls: XLA's own on GPU and TPU, Winograd on the CPU.
+"""The convolutions that everything calls: XLA's own on GPU and TPU; on the CPU, what is faster.
 
-A 3x3 convolution of stride 1 costs 9 multiplications an output and channel; Winograd's
-F(4x4, 3x3) costs 36 for a tile of 16 outputs, 2.25 each (Lavin and Gray 2016, "Fast Algorithms for
-Convolutional Neural Networks", arXiv 1509.09308). On a CPU that pays where channels are many enough
-for the saved arithmetic to outweigh the memory traffic of the transforms: `prepare_kernel` decides.
+There, 3x3 kernels between many channels go through Winograd's algorithm (`jaxstyle.winograd`), and
+large kernels and convolutions of enlarged pictures through blocks of pixels
+(`jaxstyle.block_convolution`).
 
 The platform is chosen where the code is lowered, not where it is traced, so that one function
 exports to every platform.
@@ -12,7 +11,7 @@ exports to every platform.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,41 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxstyle import block_convolution, winograd
 from jaxstyle.config import PADDINGS
 
 _PAD_MODES = {"zero": "constant", "reflect": "reflect", "replicate": "edge"}  # of jnp.pad
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_FEW_CHANNELS = 4  # for a large kernel to be faster in blocks
 # float32 means float32: without this a GPU may use TF32 and a TPU bfloat16.
 _PRECISION = lax.Precision.HIGHEST
-
-# The transforms of F(4x4, 3x3) at the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray, 4.3).
-# Along one axis: outputs = OUTPUT @ ((KERNEL @ taps) * (INPUT @ inputs)), 6 inputs and 3 taps.
-_TILE = 4
-_LEAST_CHANNELS = 128
-_KERNEL = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-_INPUT = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-_OUTPUT = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
 
 
 class PreparedKernel(NamedTuple):
@@ -72,19 +44,6 @@ class PreparedKernel(NamedTuple):
     backward: tuple[Array, ...]
 
 
-def uses_winograd(kernel_shape: Sequence[int], positions: int) -> bool:
-    """Whether Winograd pays on the CPU, as measured (benchmarks/README.md).
-
-    Args:
-        kernel_shape: `[height, width, in, out]`.
-        positions: height times width of the picture.
-    """
-    channels = min(kernel_shape[2:])
-    if tuple(kernel_shape[:2]) != (3, 3):
-        return False
-    return channels >= 256 or (channels >= _LEAST_CHANNELS and positions >= 128 * 128)
-
-
 def prepare_kernel(kernel: Any) -> PreparedKernel | Array:
     """Transforms a frozen kernel once, for `conv2d` on the CPU.
 
@@ -95,12 +54,12 @@ def prepare_kernel(kernel: Any) -> PreparedKernel | Array:
         A `PreparedKernel`, or the kernel as it is where Winograd pays at no size of picture.
     """
     kernel = np.asarray(kernel, np.float32)
-    if kernel.shape[:2] != (3, 3) or min(kernel.shape[2:]) < _LEAST_CHANNELS:
+    if kernel.shape[:2] != (3, 3) or min(kernel.shape[2:]) < winograd.LEAST_CHANNELS:
         return jnp.asarray(kernel)
     return PreparedKernel(
         jnp.asarray(kernel),
-        _transform_kernel(kernel),
-        _transform_kernel(kernel[::-1, ::-1].transpose(0, 1, 3, 2)),
+        winograd.transform_frozen(kernel),
+        winograd.transform_frozen(kernel[::-1, ::-1].transpose(0, 1, 3, 2)),
     )
 
 
@@ -129,18 +88,41 @@ def conv2d(
     if raw.shape[:2] == (1, 1):
         # As a matrix product: XLA's convolution of one tap is no faster, its gradient slower.
         result = jnp.matmul(images, raw[0, 0], precision=_PRECISION)
-    elif padding == "zero":
-        result = _zero_conv(images, kernel)
     elif raw.shape[:2] == (3, 3):
-        result = lax.platform_dependent(
-            images,
-            kernel,
-            cpu=functools.partial(_bordered_conv, padding),
-            default=functools.partial(_padded_conv, padding),
+        result = (
+            _zero_conv(images, kernel) if padding == "zero" else _bordered(padding)(images, kernel)
         )
     else:
-        result = _padded_conv(padding, images, kernel)
+        result = _wide(padding)(images, kernel)
     return result if bias is None else result + bias
+
+
+def conv2d_upsampled(
+    images: Array, kernel: Array, *, bias: Array | None = None, padding: str = "reflect"
+) -> Array:
+    """`conv2d` of pictures whose pixels were repeated 2x2 (`repeat_pixels`).
+
+    Args:
+        images: `[batch, height, width, in]`.
+        kernel: `[k, k, in, out]` with odd k.
+        bias: `[out]`.
+        padding: what lies beyond the border of the enlarged pictures, as for `conv2d`.
+
+    Returns:
+        `[batch, 2 height, 2 width, out]`.
+    """
+    _check(images, kernel, padding)
+    if kernel.shape[:2] == (3, 3):
+        result = _enlarged(padding)(images, kernel)
+        return result if bias is None else result + bias
+    return conv2d(repeat_pixels(images), kernel, bias=bias, padding=padding)
+
+
+def repeat_pixels(images: Array) -> Array:
+    """Each pixel as a block of 2x2: `[batch, h, w, c]` to `[batch, 2 h, 2 w, c]`."""
+    batch, height, width, channels = images.shape
+    blocks = jnp.broadcast_to(images[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return blocks.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def pad(images: Array, amount: int, padding: str) -> Array:
@@ -175,22 +157,84 @@ def _padded_conv(padding: str, images: Array, kernel: PreparedKernel | Array) ->
     return _xla_conv(pad(images, raw.shape[0] // 2, padding), raw, "VALID")
 
 
+def _per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Callable[..., Array]:
+    """A convolution that is done in one way on the CPU and in another elsewhere, and its gradient.
+
+    Were the choice itself differentiated, each way would have to keep what the other one needs.
+    """
+
+    @jax.custom_vjp
+    def convolve(images: Array, kernel: Any) -> Array:
+        return lax.platform_dependent(images, kernel, cpu=cpu, default=default)
+
+    def forward(images: Array, kernel: Any) -> tuple[Array, tuple[Array, Any]]:
+        return convolve(images, kernel), (images, kernel)
+
+    def transposed(way: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
+        return lambda images, kernel, cotangent: jax.vjp(way, images, kernel)[1](cotangent)
+
+    def backward(residuals: tuple[Array, Any], cotangent: Array) -> tuple[Array, Any]:
+        return lax.platform_dependent(
+            *residuals, cotangent, cpu=transposed(cpu), default=transposed(default)
+        )
+
+    convolve.defvjp(forward, backward)
+    return convolve
+
+
+# --- large kernels, and enlarged pictures --------------------------------------------------------
+
+
+@functools.cache
+def _wide(padding: str) -> Callable[..., Array]:
+    return _per_platform(
+        functools.partial(_wide_conv, padding), functools.partial(_padded_conv, padding)
+    )
+
+
+def _wide_conv(padding: str, images: Array, kernel: Array) -> Array:
+    """Convolution with a kernel of 5x5 or more on the CPU."""
+    size = kernel.shape[0]
+    if size <= block_convolution.LARGEST and min(kernel.shape[2:]) <= _FEW_CHANNELS:
+        return block_convolution.large(pad(images, 4, padding), kernel)
+    # XLA's convolution without padding is several times slower than that with it.
+    reach = size // 2
+    return _xla_conv(pad(images, reach, padding), kernel)[:, reach:-reach, reach:-reach]
+
+
+@functools.cache
+def _enlarged(padding: str) -> Callable[..., Array]:
+    def cpu(images: Array, kernel: Array) -> Array:
+        # Beyond the border, reflection sees the twin of the border pixel.
+        beyond = "zero" if padding == "zero" else "replicate"
+        return block_convolution.upsampled(pad(images, 1, beyond), kernel)
+
+    def default(images: Array, kernel: Array) -> Array:
+        return _padded_conv(padding, repeat_pixels(images), kernel)
+
+    return _per_platform(cpu, default)
+
+
 # --- zero padding --------------------------------------------------------------------------------
 
 
 def _zero_conv(images: Array, kernel: PreparedKernel | Array) -> Array:
     if isinstance(kernel, PreparedKernel):
         return _frozen_zero_conv(images, kernel)
-    return _xla_conv(images, kernel)
+    return _learnt_zero_conv(images, kernel)
 
 
 def _flipped(kernel: Array) -> Array:
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
+def _positions(images: Array) -> int:
+    return images.shape[0] * images.shape[1] * images.shape[2]
+
+
 def _cpu_conv(images: Array, kernel: Array, rows: tuple[Array, ...]) -> Array:
-    if uses_winograd(kernel.shape, images.shape[1] * images.shape[2]):
-        return _winograd(images, rows)
+    if winograd.pays(kernel.shape, _positions(images), frozen=True):
+        return winograd.convolve(images, rows)
     return _xla_conv(images, kernel)
 
 
@@ -220,6 +264,29 @@ def _frozen_zero_conv_bwd(kernel: PreparedKernel, cotangent: Array) -> tuple[Arr
 
 
 _frozen_zero_conv.defvjp(_frozen_zero_conv_fwd, _frozen_zero_conv_bwd)
+
+
+@jax.custom_vjp
+def _cpu_learnt(images: Array, kernel: Array) -> Array:
+    # Winograd is for float32: its transforms lose what bfloat16 has of digits.
+    whole = images.dtype == kernel.dtype == jnp.float32
+    if whole and winograd.pays(kernel.shape, _positions(images), frozen=False):
+        return winograd.convolve(images, winograd.transform(kernel))
+    return _xla_conv(images, kernel)
+
+
+def _cpu_learnt_fwd(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _cpu_learnt(images, kernel), (images, kernel)
+
+
+def _cpu_learnt_bwd(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    images, kernel = residuals
+    transpose = jax.vjp(lambda taps: _xla_conv(images, taps), kernel)[1]
+    return _cpu_learnt(cotangent, _flipped(kernel)), transpose(cotangent)[0]
+
+
+_cpu_learnt.defvjp(_cpu_learnt_fwd, _cpu_learnt_bwd)
+_learnt_zero_conv = _per_platform(_cpu_learnt, _xla_conv)
 
 
 # --- other paddings, on the CPU ------------------------------------------------------------------
@@ -282,6 +349,13 @@ def _border_terms(padding: str, strips: _Strips, kernel: Array) -> _Strips:
     )
 
 
+@functools.cache
+def _bordered(padding: str) -> Callable[..., Array]:
+    return _per_platform(
+        functools.partial(_bordered_conv, padding), functools.partial(_padded_conv, padding)
+    )
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bordered_conv(padding: str, images: Array, kernel: PreparedKernel | Array) -> Array:
     raw = kernel.kernel if isinstance(kernel, PreparedKernel) else kernel
@@ -324,65 +398,3 @@ def _bordered_conv_bwd(
 
 
 _bordered_conv.defvjp(_bordered_conv_fwd, _bordered_conv_bwd)
-
-
-# --- Winograd ------------------------------------------------------------------------------------
-
-
-def _transform_kernel(kernel: np.ndarray) -> tuple[Array, ...]:
-    """The rows of G w G^T, six arrays `[6, in, out]`, computed in float64 and rounded once."""
-    down = np.tensordot(_KERNEL, kernel.astype(np.float64), axes=(1, 0))
-    transformed = np.tensordot(_KERNEL, down, axes=(1, 1)).swapaxes(0, 1)
-    return tuple(jnp.asarray(np.ascontiguousarray(row, np.float32)) for row in transformed)
-
-
-def _combine(coefficients: Sequence[int], arrays: Sequence[Array]) -> Array:
-    """The sum of `coefficients[i] * arrays[i]`, without the terms that are zero."""
-    terms = [
-        array if coefficient == 1 else coefficient * array
-        for coefficient, array in zip(coefficients, arrays, strict=True)
-        if coefficient != 0
-    ]
-    return functools.reduce(jnp.add, terms)
-
-
-def _tile_views(tiles: Array, axis: int) -> list[Array]:
-    """The six inputs of every tile along one axis: four of its own, one of each neighbour.
-
-    Args:
-        tiles: an array whose `axis` counts the tiles and whose next axis has the four positions.
-        axis: the axis of the tiles. Beyond the first and the last tile lie zeros.
-    """
-    inside = [lax.index_in_dim(tiles, i, axis + 1, keepdims=False) for i in range(_TILE)]
-    count = tiles.shape[axis]
-    zeros = jnp.zeros_like(lax.slice_in_dim(inside[0], 0, 1, axis=axis))
-    before = jnp.concatenate([zeros, lax.slice_in_dim(inside[3], 0, count - 1, axis=axis)], axis)
-    after = jnp.concatenate([lax.slice_in_dim(inside[0], 1, count, axis=axis), zeros], axis)
-    return [before, *inside, after]
-
-
-def _winograd(images: Array, rows: tuple[Array, ...]) -> Array:
-    """Zero-padded 3x3 convolution by F(4x4, 3x3), a row of the transformed kernel at a time.
-
-    The barriers keep XLA from fusing the vertical transform into the horizontal one, which would
-    compute it six times over.
-    """
-    batch, height, width, channels = images.shape
-    outputs = rows[0].shape[2]
-    down, across = -(-height // _TILE), -(-width // _TILE)
-    extra = ((0, 0), (0, down * _TILE - height), (0, across * _TILE - width), (0, 0))
-    if extra[1][1] or extra[2][1]:
-        images = jnp.pad(images, extra)
-    tiles = images.reshape(batch, down, _TILE, across * _TILE, channels)
-    vertical = _tile_views(tiles, 1)
-    vertical = lax.optimization_barrier([_combine(c, vertical) for c in _INPUT])
-    results = []
-    for transformed, row in zip(vertical, rows, strict=True):
-        views = _tile_views(transformed.reshape(batch, down, across, _TILE, channels), 2)
-        stack = jnp.stack([_combine(c, views).reshape(-1, channels) for c in _INPUT])
-        products = lax.dot_general(stack, row, (((2,), (1,)), ((0,), (0,))), precision=_PRECISION)
-        columns = jnp.stack([_combine(c, list(products)) for c in _OUTPUT], axis=1)
-        results.append(columns.reshape(batch, down, across * _TILE, outputs))
-    results = lax.optimization_barrier(results)
-    full = jnp.stack([_combine(c, results) for c in _OUTPUT], axis=2)
-    return full.reshape(batch, down * _TILE, across * _TILE, outputs)[:, :height, :width]

@@ -13,6 +13,7 @@ import errno
 import io
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -25,7 +26,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from jaxstyle.config import MAX_PIXELS
@@ -689,6 +690,61 @@ def crop(pixels: NDArray[np.uint8], box: Sequence[float], size: int) -> NDArray[
     image = Image.fromarray(pixels)
     resample = Image.Resampling.LANCZOS
     return np.asarray(image.resize((size, size), resample, box=(left, upper, right, lower)))
+
+
+# ----------------------------------------------------------------------------------------- sheets
+
+
+def contact_sheet(
+    pictures: Sequence[ArrayLike], labels: Sequence[str], *, columns: int | None = None
+) -> FloatArray:
+    """Lays pictures out on white, row by row, with a label under each.
+
+    All cells are as large as the largest picture needs; smaller ones are centred.
+
+    Args:
+        pictures: floating point [height, width, 3] each, sRGB in [0, 1], of any sizes.
+        labels: a line of text for each; what is wider than its cell is cut.
+        columns: how many stand in a row; None for about as many as there are rows.
+
+    Returns:
+        float32 [height, width, 3].
+
+    Raises:
+        ValueError: there are no pictures, not as many labels, or less than one column; or an array
+            has the wrong shape or type or is not finite.
+    """
+    cells = [_checked(picture, "pictures", channels=3) for picture in pictures]
+    if not cells or len(cells) != len(labels):
+        raise ValueError(f"expected as many labels as pictures, got {len(labels)} and {len(cells)}")
+    columns = math.ceil(math.sqrt(len(cells))) if columns is None else min(columns, len(cells))
+    if columns < 1:
+        raise ValueError(f"columns: expected at least 1, got {columns}")
+    text = min(max(max(cell.shape[1] for cell in cells) // 16, 12), 36)  # height of letters
+    gap = text // 2
+    width = max(*(cell.shape[1] for cell in cells), 5 * text)
+    tallest = max(cell.shape[0] for cell in cells)
+    height = tallest + 2 * text
+    rows = -(-len(cells) // columns)
+    sheet = np.ones((gap + rows * (height + gap), gap + columns * (width + gap), 3), np.float32)
+    for index, (cell, label) in enumerate(zip(cells, labels, strict=True)):
+        top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
+        upper, side = top + (tallest - cell.shape[0]), left + (width - cell.shape[1]) // 2
+        sheet[upper : upper + cell.shape[0], side : side + cell.shape[1]] = np.clip(cell, 0, 1)
+        sheet[top + tallest : top + height, left : left + width] = _label(label, width, text)
+    return sheet
+
+
+def _label(label: str, width: int, size: int) -> FloatArray:
+    """A line of text in the middle of white: float32 [2 size, width, 1]."""
+    font = ImageFont.load_default(size)
+    shown, left = " ".join(label.split()), len(label)
+    while font.getlength(shown) > width and left > 0:
+        left -= 1
+        shown = f"{label[:left]}..."
+    image = Image.new("L", (width, 2 * size), 255)
+    ImageDraw.Draw(image).text((width / 2, size), shown, fill=0, font=font, anchor="mm")
+    return np.divide(np.asarray(image)[..., None], 255, dtype=np.float32)
 
 
 # ------------------------------------------------------------------------------------ error lines

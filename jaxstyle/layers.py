@@ -17,10 +17,11 @@ from jaxstyle import convolution
 from jaxstyle.config import did_you_mean
 
 NORMS = ("instance", "batch", "contrast", "none")
+BY_PICTURE = ("instance", "contrast")  # those that need statistics of the whole picture
 UPSAMPLINGS = ("nearest", "transpose")
 # Added to variances: Eq. 11 of Pu and Li has none, and would divide flat channels by zero.
 EPSILON = 1e-5
-# Collection of the mean and variance of each instance normalisation, see InstanceNorm.
+# Collection of the statistics of each normalisation by picture, see InstanceNorm.
 MOMENTS = "moments"
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -39,6 +40,7 @@ class Conv(nn.Module):
         stride: 1 keeps the size; 2 halves it, rounded up.
         use_bias: add a bias a channel; without effect where the mean is subtracted next.
         padding: as `convolution.conv2d` takes it.
+        enlarge: repeat each pixel 2x2 before; with a stride of 1.
         kernel_init: initialiser of the kernel, by default that of He et al. 2015.
         dtype: what to compute in.
     """
@@ -48,6 +50,7 @@ class Conv(nn.Module):
     stride: int = 1
     use_bias: bool = True
     padding: str = "reflect"
+    enlarge: bool = False
     kernel_init: Any = _he
     dtype: Any = jnp.float32
 
@@ -63,7 +66,8 @@ class Conv(nn.Module):
             bias = bias.astype(self.dtype)
         x = x.astype(self.dtype)
         if self.stride == 1:
-            return convolution.conv2d(x, kernel, bias=bias, padding=self.padding)
+            conv2d = convolution.conv2d_upsampled if self.enlarge else convolution.conv2d
+            return conv2d(x, kernel, bias=bias, padding=self.padding)
         x = lax.conv_general_dilated(
             convolution.pad(x, size // 2, self.padding),
             kernel,
@@ -101,8 +105,8 @@ class Upsample(nn.Module):
             raise ValueError(f"mode must be one of {', '.join(UPSAMPLINGS)}; got {self.mode!r}")
         size = self.kernel_size
         if self.mode == "nearest":
-            conv = Conv(self.features, size, use_bias=self.use_bias, dtype=self.dtype, name="conv")
-            return conv(repeat_pixels(x))
+            options: dict[str, Any] = {"use_bias": self.use_bias, "dtype": self.dtype}
+            return Conv(self.features, size, enlarge=True, **options, name="conv")(x)
         # A quarter of the taps meets a pixel at each output: hence the larger variance.
         init = nn.initializers.variance_scaling(8.0, "fan_in", "truncated_normal")
         shape = (size, size, x.shape[-1], self.features)
@@ -123,35 +127,39 @@ class Upsample(nn.Module):
         return y + bias.astype(self.dtype)
 
 
-def repeat_pixels(x: Array) -> Array:
-    """Each pixel as a block of 2x2: `[batch, h, w, c]` to `[batch, 2 h, 2 w, c]`."""
-    batch, height, width, channels = x.shape
-    blocks = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return blocks.reshape(batch, 2 * height, 2 * width, channels)
-
-
 # --- normalisation -------------------------------------------------------------------------------
 
 
-class _Standardized(nn.Module):
-    """The part of instance normalisation that has no parameters."""
+def _gamma_and_beta(module: nn.Module, *shape: int) -> tuple[Array, Array]:
+    """What a normalisation multiplies by and adds: ones and zeros, until they are trained."""
+    return (
+        module.param("gamma", nn.initializers.ones, shape, jnp.float32),
+        module.param("beta", nn.initializers.zeros, shape, jnp.float32),
+    )
+
+
+class _ByPicture(nn.Module):
+    """The part of a normalisation by the picture's own statistics that has no parameters."""
 
     def _standardize(self, x: Array, epsilon: float) -> Array:
         """(x - mean) / sqrt(variance + epsilon) over height and width, in float32."""
         x = x.astype(jnp.float32)
-        if self.has_variable(MOMENTS, "mean") and not self.is_mutable_collection(MOMENTS):
-            mean = self.get_variable(MOMENTS, "mean")
-            variance = self.get_variable(MOMENTS, "variance")
-        else:
-            mean = jnp.mean(x, axis=(1, 2), keepdims=True)
-            variance = jnp.mean(jnp.square(x - mean), axis=(1, 2), keepdims=True)
-        if self.is_mutable_collection(MOMENTS) and not self.is_initializing():
-            self.put_variable(MOMENTS, "mean", mean)
-            self.put_variable(MOMENTS, "variance", variance)
+        mean = self._mean("mean", x)
+        variance = self._mean("variance", jnp.square(x - mean))
         return (x - mean) * lax.rsqrt(variance + epsilon)
 
+    def _mean(self, name: str, x: Array) -> Array:
+        """The mean over height and width; where a statistic of that name was given, that."""
+        wanted = self.is_mutable_collection(MOMENTS)
+        if self.has_variable(MOMENTS, name) and not wanted:
+            return self.get_variable(MOMENTS, name)
+        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+        if wanted and not self.is_initializing():
+            self.put_variable(MOMENTS, name, mean)
+        return mean
 
-class InstanceNorm(_Standardized):
+
+class InstanceNorm(_ByPicture):
     """Instance normalisation: each channel of each picture gets mean beta and deviation gamma.
 
     (x - mean) / sqrt(variance + epsilon) * gamma + beta, with the biased variance over height and
@@ -159,7 +167,8 @@ class InstanceNorm(_Standardized):
 
     A tile of a picture must be normalised as the whole is. Applied with `mutable=["moments"]`, a
     network gives back the moments of all its normalisations, each `[batch, 1, 1, channels]`;
-    applied with them among its variables, it uses them in place of its input's own.
+    applied with them among its variables, it uses them in place of its input's own. `tiling`
+    gathers those of pictures that are never computed whole.
 
     Attributes:
         epsilon: added to the variance.
@@ -172,12 +181,11 @@ class InstanceNorm(_Standardized):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[batch, height, width, channels]`, as the input."""
-        gamma = self.param("gamma", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        gamma, beta = _gamma_and_beta(self, x.shape[-1])
         return (self._standardize(x, self.epsilon) * gamma + beta).astype(self.dtype)
 
 
-class ConditionalInstanceNorm(_Standardized):
+class ConditionalInstanceNorm(_ByPicture):
     """Instance normalisation with a gamma and a beta for each style, mixed by weights.
 
     Dumoulin et al. 2017, "A Learned Representation for Artistic Style" (arXiv 1610.07629), Eq. 5
@@ -199,15 +207,10 @@ class ConditionalInstanceNorm(_Standardized):
         if style_weights is None or style_weights.shape[-1] != self.num_styles:
             shape = None if style_weights is None else style_weights.shape
             raise ValueError(f"expected style weights [batch, {self.num_styles}]; got {shape}")
-        shape = (self.num_styles, x.shape[-1])
-        table = [
-            self.param("gamma", nn.initializers.ones, shape, jnp.float32),
-            self.param("beta", nn.initializers.zeros, shape, jnp.float32),
-        ]
         weights = style_weights.astype(jnp.float32)
         gamma, beta = (
-            jnp.matmul(weights, rows, precision=lax.Precision.HIGHEST)[:, None, None]
-            for rows in table
+            jnp.matmul(weights, table, precision=lax.Precision.HIGHEST)[:, None, None]
+            for table in _gamma_and_beta(self, self.num_styles, x.shape[-1])
         )
         return (self._standardize(x, self.epsilon) * gamma + beta).astype(self.dtype)
 
@@ -233,8 +236,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """`[batch, height, width, channels]`, as the input."""
         shape = (x.shape[-1],)
-        gamma = self.param("gamma", nn.initializers.ones, shape, jnp.float32)
-        beta = self.param("beta", nn.initializers.zeros, shape, jnp.float32)
+        gamma, beta = _gamma_and_beta(self, *shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_variance = self.variable("batch_stats", "variance", jnp.ones, shape, jnp.float32)
         x = x.astype(jnp.float32)
@@ -255,12 +257,13 @@ class BatchNorm(nn.Module):
         return lax.pmean(mean, self.axis_name)
 
 
-class ContrastNorm(nn.Module):
+class ContrastNorm(_ByPicture):
     """Contrast normalisation: each channel of each picture is divided by its mean.
 
     Pu and Li, Eq. 10, divide by the sum, which makes activations as small as the picture is large,
     and means nothing where positive and negative values cancel. So this takes what is not negative,
-    a picture or activations after their ReLU, and has a gamma and a beta.
+    a picture or activations after their ReLU, and has a gamma and a beta. It gives and takes the
+    mean as `InstanceNorm` does the moments.
 
     Attributes:
         epsilon: added to the mean.
@@ -273,10 +276,9 @@ class ContrastNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[batch, height, width, channels]`, as the input."""
-        gamma = self.param("gamma", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        beta = self.param("beta", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        gamma, beta = _gamma_and_beta(self, x.shape[-1])
         x = x.astype(jnp.float32)
-        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+        mean = self._mean("mean", x)
         return (x / (mean + self.epsilon) * gamma + beta).astype(self.dtype)
 
 
@@ -337,6 +339,10 @@ class ConvLayer(nn.Module):
 
     Contrast normalisation comes after the ReLU, and not at all where there is none.
 
+    The layer falls into two parts, before and from the normalisation on, for those who need the
+    statistics of a whole picture before they can normalise a tile of it: "convolve" gives what the
+    statistics are of, and "normalize" takes it.
+
     Attributes:
         features: channels of the output.
         kernel_size: of the convolution.
@@ -361,9 +367,25 @@ class ConvLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, style_weights: Array | None = None, *, train: bool = False
+        self,
+        x: Array,
+        style_weights: Array | None = None,
+        *,
+        train: bool = False,
+        part: str = "whole",
     ) -> Array:
-        """`[batch, height, width, in]` to `[batch, h, w, features]`."""
+        """`[batch, height, width, in]` to `[batch, h, w, features]`; part of it as above."""
+        if part != "normalize":
+            x = self._convolve(x)
+        if part == "convolve":
+            return x
+        norm = Norm(self.norm, self.num_styles, self.axis_name, self.dtype, name="norm")
+        if self.norm == "contrast":
+            return norm(x) if self.relu else x
+        x = norm(x, style_weights, train=train)
+        return nn.relu(x) if self.relu else x
+
+    def _convolve(self, x: Array) -> Array:
         # Where the mean is subtracted next, a bias would be without effect.
         use_bias = self.norm in ("contrast", "none")
         if self.upsample:
@@ -373,17 +395,14 @@ class ConvLayer(nn.Module):
             size, stride = self.kernel_size, self.stride
             conv = Conv(self.features, size, stride, use_bias, dtype=self.dtype, name="conv")
             x = conv(x)
-        norm = Norm(self.norm, self.num_styles, self.axis_name, self.dtype, name="norm")
-        if self.norm == "contrast":
-            return norm(nn.relu(x)) if self.relu else x
-        x = norm(x, style_weights, train=train)
-        return nn.relu(x) if self.relu else x
+        return nn.relu(x) if self.norm == "contrast" and self.relu else x
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions on top of the identity: W2 relu(W1 x) + x (Pu and Li, Eq. 7 and 8).
 
     Attributes:
+        features: channels of the input and of the output.
         residual: False leaves `+ x` out.
         norm: one of `NORMS`, after each convolution.
         num_styles: as for `Norm`.
@@ -391,25 +410,28 @@ class ResidualBlock(nn.Module):
         dtype: what to compute in.
     """
 
+    features: int
     residual: bool = True
     norm: str = "instance"
     num_styles: int = 1
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self, x: Array, style_weights: Array | None = None, *, train: bool = False
-    ) -> Array:
-        """`[batch, height, width, channels]`, as the input."""
+    def setup(self) -> None:
         options: dict[str, Any] = {
             "norm": self.norm,
             "num_styles": self.num_styles,
             "axis_name": self.axis_name,
             "dtype": self.dtype,
         }
-        y = ConvLayer(x.shape[-1], **options, name="conv1")(x, style_weights, train=train)
+        self.conv1 = ConvLayer(self.features, **options)
         # Without the sum, a ReLU keeps the block from being linear from one to the next.
-        second = ConvLayer(x.shape[-1], relu=not self.residual, **options, name="conv2")
-        y = second(y, style_weights, train=train)
+        self.conv2 = ConvLayer(self.features, relu=not self.residual, **options)
+
+    def __call__(
+        self, x: Array, style_weights: Array | None = None, *, train: bool = False
+    ) -> Array:
+        """`[batch, height, width, features]`, as the input."""
+        y = self.conv1(x, style_weights, train=train)
+        y = self.conv2(y, style_weights, train=train)
         return x + y if self.residual else y

@@ -6,9 +6,12 @@ arrays. No file that could run code is ever read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ from jaxstyle.errors import UserError
 _FORMAT = "jaxstyle model 1"
 # No network of this kind comes near it; it keeps a wrong file from filling the memory.
 _LARGEST_FILE = 2**30
+_LARGEST_HEADER = 2**22
 
 
 class Model(NamedTuple):
@@ -30,12 +34,19 @@ class Model(NamedTuple):
         config: that module's `Config`.
         styles: the names of its styles, in the order of their weights.
         variables: nested dicts of float32 arrays: `params`, and `batch_stats` where there are any.
+        name: the stem of the file's name, or the name of the run's folder; empty where there is
+            neither.
+        sha256: of the file, in hexadecimal; empty without one.
+        step: of the run's checkpoint; None without one.
     """
 
     method: str
     config: Any
     styles: tuple[str, ...]
     variables: dict[str, Any]
+    name: str = ""
+    sha256: str = ""
+    step: int | None = None
 
 
 def save(
@@ -92,7 +103,8 @@ def load(path: str | os.PathLike[str]) -> Model:
         module = methods.load(method)
         if not hasattr(module, "stylize_fn"):
             raise UserError(f"{path} is a run of {method}, which stylises no pictures")
-        return module.load_run(path)
+        name = os.fspath(path) if "://" in os.fspath(path) else str(file.resolve())
+        return module.load_run(path)._replace(name=name.rstrip("/").rpartition("/")[2])
     try:
         if file.stat().st_size > _LARGEST_FILE:
             raise UserError(f"{path}: too large for a model: more than {_LARGEST_FILE} bytes")
@@ -100,6 +112,51 @@ def load(path: str | os.PathLike[str]) -> Model:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     return parse(data, str(path))
+
+
+def shipped() -> Model:
+    """The model that comes with the package: one network, many styles.
+
+    Raises:
+        UserError: the package was built without it.
+    """
+    file = _embedded()
+    if not file.is_file():
+        raise UserError(
+            "this build of jaxstyle came without trained styles: train some with `jaxstyle train "
+            "--config resnet_in`, and pass --model DIR"
+        )
+    return parse(file.read_bytes(), "styles.safetensors")
+
+
+def _embedded() -> Traversable:
+    return resources.files("jaxstyle") / "assets" / "styles.safetensors"
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether `load` is meant for a path: a file that `save` wrote, or a run that stylises.
+
+    What cannot be read is none; parameters of feature networks, and the runs that train them, are
+    none either.
+
+    Raises:
+        UserError: it is the folder of a run, but its checkpoints cannot be read.
+    """
+    file = Path(path).expanduser()
+    if "://" in os.fspath(path) or file.is_dir():
+        from jaxstyle import methods
+        from jaxstyle.training import checkpoints
+
+        if not (checkpoints.workdir_path(path) / checkpoints.FOLDER).is_dir():
+            return False
+        return hasattr(methods.load(checkpoints.restore_config(path).method), "stylize_fn")
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(size, _LARGEST_HEADER)))
+        return header.get("__metadata__", {}).get("format") == _FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def parse(data: bytes, name: str) -> Model:
@@ -130,16 +187,22 @@ def parse(data: bytes, name: str) -> Model:
         )
     try:
         method = metadata["method"]
-        config = from_plain(methods.load(method).Config, json.loads(metadata["config"]))
+        module = methods.load(method)
+        if not hasattr(module, "stylize_fn"):
+            raise ValueError(f"it is of the method {method}, which stylises no pictures")
+        config = from_plain(module.Config, json.loads(metadata["config"]))
         styles = tuple(str(style) for style in json.loads(metadata["styles"]))
+        if not styles or len({*styles}) < len(styles):
+            raise ValueError(f"expected styles of different names, got {', '.join(styles)}")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{name}: {error}") from error
     for key, value in arrays.items():
         if value.dtype.kind != "f" or not np.isfinite(value).all():
             raise UserError(f"{name}: {key} has values that are not finite numbers")
-    model = Model(method, config, styles, _nested(arrays))
+    sha256 = hashlib.sha256(data).hexdigest()
+    model = Model(method, config, styles, _nested(arrays), Path(name).stem, sha256)
     try:
-        methods.load(method).check_model(model)
+        module.check_model(model)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     return model

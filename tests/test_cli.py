@@ -217,6 +217,10 @@ BASIC = ["photo.png", "wave.png", "-o", "out.png"]
         ([*BASIC, "--style-layers", "relu1_1=x"], ["--style-layers", "'x'"]),
         ([*BASIC, "--style-weights", "1,2"], ["2 weights", "1 styles"]),
         ([*BASIC, "--style-weights", "0"], ["above 0"]),
+        ([*BASIC, "--style-weights", "wave=1"], ["trained model", "wave.png is a painting"]),
+        ([*BASIC, "--strength", "0.5"], ["--strength is for trained models", "--model"]),
+        ([*BASIC, "--tile", "off"], ["--tile is for trained models"]),
+        ([*BASIC, "--interpolate", "3"], ["--interpolate is for trained models"]),
         ([*BASIC, "--init", "contnet"], ["--init", "did you mean content"]),
         ([*BASIC, "--device", "abacus"], ["'abacus'", "cpu"]),
         ([*BASIC, "--device", "cpu:99"], ["'cpu:99'", "cpu"]),
@@ -225,7 +229,7 @@ BASIC = ["photo.png", "wave.png", "-o", "out.png"]
         ([*BASIC, "--preview", "out.png"], ["out.png", "twice"]),
         ([*BASIC, "--trace", "nowhere/t.jsonl"], ["nowhere"]),
         ([*BASIC, "--preview", "wave.png", "--overwrite"], ["wave.png is read"]),
-        (["photo.png", "-o", "out.png"], ["STYLE"]),
+        (["photo.png", "-o", "out.png"], ["STYLE", "--style NAME", "--model"]),
         (["photo.png", "wave.png"], ["-o"]),
         (["none.png", "wave.png", "-o", "out.png"], ["none.png", "no such file"]),
         (["photo.png", "none.png", "-o", "out.png"], ["none.png", "no such file"]),
@@ -338,12 +342,12 @@ def test_mistakes_about_weights(capsys, arguments, expected):
     ],
 )
 def test_a_preset_prefers_its_own_features(monkeypatch, preset, cached, expected):
-    from jaxstyle.commands import stylize
+    from jaxstyle.commands import optimise
 
     rows = [weights.Listed(name, "cached", 1, "", "", "") for name in cached]
     monkeypatch.setattr(weights, "list_weights", lambda: rows)
     monkeypatch.setattr(weights, "default_spec", lambda: "lite")
-    assert stylize._own_features(preset) == expected
+    assert optimise._own_features(preset) == expected
 
 
 # Options

@@ -6,14 +6,14 @@ import networks
 import numpy as np
 import pytest
 
-from jaxstyle import convolution, features
+from jaxstyle import convolution, features, winograd
 
 
 @pytest.fixture(autouse=True)
 def winograd_everywhere(monkeypatch):
     """Winograd at every size and width, where it would not pay too: that keeps the tests small."""
-    monkeypatch.setattr(convolution, "_LEAST_CHANNELS", 16)
-    monkeypatch.setattr(convolution, "uses_winograd", lambda shape, positions: True)
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 16)
+    monkeypatch.setattr(winograd, "pays", lambda shape, positions, frozen: shape[0] == 3)
 
 
 SIZES = [(8, 12), (7, 9), (5, 6), (2, 3), (1, 4), (4, 1), (1, 1)]
@@ -101,7 +101,53 @@ def test_other_sizes_of_kernel(taps, padding):
     images, kernel = arrays((11, 13), 3, 4, taps)
     bias = np.arange(4, dtype=np.float32)
     found = convolution.conv2d(jnp.asarray(images), jnp.asarray(kernel), bias=bias, padding=padding)
-    np.testing.assert_allclose(found, reference(images, kernel, padding) + bias, atol=1e-5)
+    np.testing.assert_allclose(found, reference(images, kernel, padding) + bias, atol=5e-5)
+
+
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("taps", [3, 5])
+def test_enlarged_pictures_are_convolved_as_if_their_pixels_were_repeated(size, padding, taps):
+    images, kernel = arrays(size, 4, 3, taps)
+    bias = np.arange(3, dtype=np.float32)
+    found = convolution.conv2d_upsampled(
+        jnp.asarray(images), jnp.asarray(kernel), bias=bias, padding=padding
+    )
+    repeated = images.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(found, reference(repeated, kernel, padding) + bias, atol=1e-5)
+
+
+LINEAR = {
+    "large": (convolution.conv2d, 9, lambda x: x),
+    "enlarged": (convolution.conv2d_upsampled, 3, lambda x: x.repeat(2, axis=1).repeat(2, axis=2)),
+}
+
+
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+@pytest.mark.parametrize("channels", [(3, 5), (5, 3)])
+@pytest.mark.parametrize("kind", LINEAR)
+def test_gradients_of_convolutions_over_blocks(kind, channels, padding):
+    """As above: linear in the pictures and in the kernel."""
+    convolve, taps, prepare = LINEAR[kind]
+    images, kernel = arrays((7, 10), *channels, taps)
+    generator = np.random.default_rng(1)
+    cotangent = generator.standard_normal(
+        (*prepare(images).shape[:3], channels[1]), dtype=np.float32
+    )
+    directions = [generator.standard_normal(x.shape) for x in (images, kernel)]
+
+    def inner(x, k):
+        return jnp.sum(cotangent * convolve(x, k, padding=padding))
+
+    found = jax.jit(jax.grad(inner, (0, 1)))(jnp.asarray(images), jnp.asarray(kernel))
+    changes = [
+        reference(prepare(directions[0]), kernel, padding),
+        reference(prepare(images), directions[1], padding),
+    ]
+    for gradient, direction, change in zip(found, directions, changes, strict=True):
+        wanted = np.sum(cotangent * change)
+        scale = np.linalg.norm(gradient) * np.linalg.norm(direction)
+        assert abs(np.sum(np.asarray(gradient, np.float64) * direction) - wanted) < 1e-5 * scale
 
 
 @pytest.mark.parametrize(
@@ -145,6 +191,16 @@ def test_each_platform_has_its_own():
             assert "dot_general" not in texts[platform]
 
 
+@pytest.mark.parametrize("convolve", [convolution.conv2d, convolution.conv2d_upsampled])
+def test_elsewhere_the_platform_convolves(convolve):
+    images, kernel = arrays((8, 8), 3, 16, 9 if convolve is convolution.conv2d else 3)
+    function = jax.jit(jax.grad(lambda x, k: convolve(x, k, padding="reflect").sum()))
+    for platform in ("cuda", "tpu"):
+        text = jax.export.export(function, platforms=[platform])(images, kernel).mlir_module()
+        assert text.count("stablehlo.convolution") == 1
+        assert "dot_general" not in text
+
+
 def test_where_winograd_pays(monkeypatch):
     monkeypatch.undo()
     for inputs, outputs, size, pays in [
@@ -156,11 +212,18 @@ def test_where_winograd_pays(monkeypatch):
         (3, 64, 512, False),
     ]:
         shape = (3, 3, inputs, outputs)
-        assert convolution.uses_winograd(shape, size * size) == pays
+        assert winograd.pays(shape, size * size, frozen=True) == pays
         # What Winograd may use is prepared.
         prepared = convolution.prepare_kernel(np.zeros(shape, np.float32))
         assert isinstance(prepared, convolution.PreparedKernel) or not pays
-    assert not convolution.uses_winograd((1, 1, 512, 512), 512 * 512)
+    assert not winograd.pays((1, 1, 512, 512), 512 * 512, frozen=True)
+    for inputs, outputs, size, pays in [
+        (128, 128, 64, True),
+        (48, 512, 64, True),
+        (128, 128, 16, False),
+        (64, 64, 512, False),
+    ]:
+        assert winograd.pays((3, 3, inputs, outputs), size * size, frozen=False) == pays
 
 
 def test_bad_arguments():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_convolution import reference
 
-from jaxstyle import convolution, features, images, weights
+from jaxstyle import features, images, weights, winograd
 
 
 def numpy_vgg(params, x, padding, pooling):
@@ -56,8 +56,8 @@ def test_every_layer_equals_numpy(padding, pooling, heads):
 
 
 def test_prepared_parameters_give_the_same(monkeypatch):
-    monkeypatch.setattr(convolution, "_LEAST_CHANNELS", 16)
-    monkeypatch.setattr(convolution, "uses_winograd", lambda shape, positions: True)
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 16)
+    monkeypatch.setattr(winograd, "pays", lambda shape, positions, frozen: shape[0] == 3)
     params = networks.random_params(((16, 16), (24, 24)))
     x = jnp.asarray(np.random.default_rng(0).random((1, 18, 13, 3)), jnp.float32)
     for padding in ("zero", "reflect"):

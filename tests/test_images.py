@@ -999,3 +999,50 @@ def test_metadata_is_plain_json_for_other_programs(tmp_path):
         assert json.loads(image.text["Description"]) == {"a": "ö"}
     with Image.open(io.BytesIO((tmp_path / "x.webp").read_bytes())) as image:
         assert json.loads(image.getexif()[0x010E]) == {"a": "ö"}
+
+
+# ------------------------------------------------------------------------------------------ sheets
+
+
+def test_contact_sheet_lays_out_pictures_with_labels():
+    colors = np.random.default_rng(0).random((5, 3), np.float32) * 0.5
+    pictures = [np.tile(color, (40 - 8 * i, 100 - 10 * i, 1)) for i, color in enumerate(colors)]
+    sheet = images.contact_sheet(pictures, [*"abcd", "e" * 200], columns=2)
+    assert sheet.dtype == np.float32
+    gap, text = 6, 12
+    cell = 40 + 2 * text
+    assert sheet.shape == (gap + 3 * (cell + gap), gap + 2 * (100 + gap), 3)
+    for index, (picture, color) in enumerate(zip(pictures, colors, strict=True)):
+        height, width = picture.shape[:2]
+        top = gap + index // 2 * (cell + gap) + 40 - height  # they stand on their labels
+        left = gap + index % 2 * (100 + gap) + (100 - width) // 2
+        np.testing.assert_array_equal(sheet[top : top + height, left : left + width], picture)
+        found = np.all(sheet == color, axis=-1)
+        assert found.sum() == height * width
+        label = sheet[top + height : top + height + 2 * text, left : left + width]
+        assert label.min() < 0.3
+    assert (sheet[:gap] == 1).all()
+    assert (sheet[:, :gap] == 1).all()
+    assert (sheet[:, -gap:] == 1).all()
+
+
+def test_contact_sheet_is_about_square_by_default():
+    sheet = images.contact_sheet([smooth(8, 8)] * 7, ["x"] * 7)
+    assert sheet.shape == (6 + 3 * (8 + 24 + 6), 6 + 3 * (60 + 6), 3)  # as wide as labels need
+    one = images.contact_sheet([smooth(8, 80)], ["x"], columns=5)
+    assert one.shape[1] == 6 + 80 + 6
+
+
+@pytest.mark.parametrize(
+    ("pictures", "labels", "columns"),
+    [
+        ([], [], None),
+        ([np.zeros((2, 2, 3))], ["a", "b"], None),
+        ([np.zeros((2, 2, 3))], ["a"], 0),
+        ([np.zeros((2, 2))], ["a"], None),
+        ([np.full((2, 2, 3), np.nan)], ["a"], None),
+    ],
+)
+def test_contact_sheet_refuses(pictures, labels, columns):
+    with pytest.raises(ValueError, match="expected"):
+        images.contact_sheet(pictures, labels, columns=columns)

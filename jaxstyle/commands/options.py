@@ -138,18 +138,42 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     )
 
 
-def number(least: float) -> Callable[[str], float]:
-    """A type of argument: a finite number with a lower bound."""
+def number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """A type of argument: a finite number, within bounds."""
     expected = f"a number, at least {least:g}"
-    return lambda text: _checked(text, float, lambda value: value >= least, expected)
+    if most < math.inf:
+        expected = f"a number from {least:g} to {most:g}"
+    return lambda text: _checked(text, float, lambda value: least <= value <= most, expected)
 
 
-def weight_list(text: str) -> list[float]:
-    """A type of argument: numbers between commas, none negative, not all zero."""
-    weights = [_weight(part) for part in text.split(",")]
-    if sum(weights) <= 0:
-        raise argparse.ArgumentTypeError(f"expected a weight above 0, got {text!r}")
-    return weights
+def tile(text: str) -> int | str:
+    """A type of argument: `auto`, `off`, or a number of pixels."""
+    if text in ("auto", "off"):
+        return text
+    return _checked(text, int, lambda value: value >= 1, "auto, off or a number of pixels")
+
+
+def shares(text: str) -> list[float] | dict[str, float]:
+    """A type of argument: `0.7,0.3`, or by name `wave=0.7,mosaic=0.3`.
+
+    None is negative, not all are zero, and none is named twice.
+    """
+    parts = [part.strip().rpartition("=") for part in text.split(",")]
+    named = [bool(equals) for _, equals, _ in parts]
+    weights = [_weight(share) for _, _, share in parts]
+    if sum(weights) <= 0 or not math.isfinite(sum(weights)):
+        raise argparse.ArgumentTypeError(f"expected a finite weight above 0, got {text!r}")
+    if not any(named):
+        return weights
+    names = [name.strip() for name, _, _ in parts]
+    if not all(names):
+        raise argparse.ArgumentTypeError(
+            f"expected a name for each share, as in wave=0.7,mosaic=0.3, or for none; got {text!r}"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"{name} is named twice")
+    return dict(zip(names, weights, strict=True))
 
 
 def layer_list(text: str) -> LayerList:

@@ -1,41 +1,28 @@
-"""`jaxstyle stylize`: everything is checked first, then pictures are made one by one."""
+"""`jaxstyle stylize`: everything is checked first, then pictures are made one by one.
+
+With paintings the pixels are optimised (`optimise`); with a trained model the pictures come out of
+its network (`feedforward`).
+"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import json
-import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from jaxstyle import images, runtime, weights
-from jaxstyle.commands import options, paths
-from jaxstyle.commands.interruption import Interruption
-from jaxstyle.commands.progress import Moment, Progress, duration, warnings_shown
-from jaxstyle.config import INITS, PRESETS, StylizeConfig, did_you_mean, preset
+from jaxstyle.commands import feedforward, optimise
+from jaxstyle.commands.interruption import Wording
+from jaxstyle.commands.making import Session, paint_all, run_session
+from jaxstyle.commands.options import option_name
+from jaxstyle.config import StylizeConfig
 from jaxstyle.errors import UserError
-from jaxstyle.trace import TERMS, Trace, trace_files
 
-if TYPE_CHECKING:
-    from jaxstyle.methods.gatys import Iterate
-
-_PREVIEW_SECONDS = 2.0
-
-
-class _Job(NamedTuple):
-    """What all pictures of a run share."""
-
-    config: StylizeConfig
-    features: weights.Weights
-    styles: list[np.ndarray]
-    init: np.ndarray | None
-    arguments: argparse.Namespace
+_FOR_MODELS = ("strength", "tile", "interpolate")
+_FOR_BOTH = ("size", "keep_colors")
+_FOR_PAINTINGS = (
+    *("preset", "features", "padding", "preview", "trace"),
+    *(entry.name for entry in dataclasses.fields(StylizeConfig) if entry.name not in _FOR_BOTH),
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,301 +37,54 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: Bad input. For one picture of a folder it is reported, and the others are made.
     """
-    progress = Progress(quiet=arguments.quiet)
-    with Interruption(progress.note, progress.complain) as stop, warnings_shown(progress):
-        try:
-            return _run(arguments, progress, stop)
-        except KeyboardInterrupt:
-            progress.end()
-            progress.complain(stop.farewell)
-            return stop.exit_code
-        finally:
-            progress.end()
+    trained = _wants_model(arguments)
+    way, wording = (feedforward, feedforward.WORDING) if trained else (optimise, Wording())
 
-
-def _run(arguments: argparse.Namespace, progress: Progress, stop: Interruption) -> int:
-    with contextlib.ExitStack() as stack:
-        tasks = _check_paths(arguments)
-        job = _load(arguments)
-        if job.features.name == "random" and arguments.features is None:
-            progress.note(
-                "no trained features at hand: random ones stand in; for far better pictures run "
-                "`jaxstyle weights fetch vgg19` once, or pass --features FILE"
-            )
-        runtime.prepare(device=arguments.device, warn=progress.note)
-        import jax
-
-        _check_layers(job)
-        stack.enter_context(jax.default_device(runtime.find_device(arguments.device)))
-        trace = None
-        if arguments.trace is not None:
-            trace = stack.enter_context(Trace(arguments.trace))
-        painter = _Painter(job, progress, stop, trace)
+    def work(session: Session) -> int:
+        tasks, painter = way.start(session)
         if arguments.content.is_dir():
-            return _paint_all(tasks, painter, progress, stop)
-        return 0 if painter.paint(tasks[0]) else stop.exit_code
+            return paint_all(tasks, painter, session)
+        return 0 if painter.paint(tasks[0]) else session.stop.exit_code
+
+    return run_session(arguments, work, wording=wording)
 
 
-# Before anything is computed
-
-
-def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
-    """The pictures to make; raises UserError if a file would be lost or cannot be written."""
-    read = list(arguments.styles)
-    start = getattr(arguments, "init", None)
-    if start is not None and start not in INITS:
-        read.append(Path(start))
-    overwrite = arguments.overwrite
-    tasks = paths.plan(arguments.content, arguments.output, read, overwrite=overwrite)
-    read += [task.content for task in tasks]
-    written = [task.output for task in tasks]
-    beside = []
-    if arguments.preview is not None:
-        images.check_output_path(arguments.preview)
-        beside.append(arguments.preview)
-    if arguments.trace is not None:
-        beside += [path for path in trace_files(arguments.trace) if path is not None]
-    for path in beside:
-        paths.check_new(path, read, overwrite=overwrite)
-        if any(paths.same_file(path, other) for other in written):
-            raise UserError(f"{path} is to be written twice: give each its own name")
-        written.append(path)
-    return tasks
-
-
-def _load(arguments: argparse.Namespace) -> _Job:
-    """Reads and checks what all pictures share."""
-    styles, shares = arguments.styles, arguments.style_weights
-    if shares is not None and len(shares) != len(styles):
-        raise UserError(
-            f"--style-weights has {len(shares)} weights, but there are {len(styles)} styles: give "
-            "one weight for each"
-        )
-    given = vars(arguments).copy()
-    init = None
-    start = given.get("init")
-    if start is not None and start not in INITS:
-        if not Path(start).exists():
-            near = did_you_mean(start, INITS)
-            raise UserError(f"--init: neither {', '.join(INITS)} nor a file: {start!r}{near}")
-        init = images.load(start, max_pixels=arguments.max_pixels).pixels
-        del given["init"]
-    styles = [images.load(path, max_pixels=arguments.max_pixels).pixels for path in styles]
-    features = weights.load(arguments.features or _own_features(arguments.preset))
-    if arguments.padding != "auto":
-        features = features._replace(padding=arguments.padding)
-    chosen = preset(arguments.preset, scale=features.scale, heads=features.heads)
-    config = options.overridden(chosen, given)
-    return _Job(config, features, styles, init, arguments)
-
-
-def _own_features(name: str) -> str:
-    """The features that a preset is meant for, if they are at hand, or else what there is."""
-    wanted = PRESETS[name].features
-    here = [row.name for row in weights.list_weights() if row.state == "cached"]
-    return wanted if name != "default" and wanted in here else weights.default_spec()
-
-
-def _check_layers(job: _Job) -> None:
-    from jaxstyle.features import check_layers
-
-    try:
-        check_layers(job.features.params, [*job.config.content_layers, *job.config.style_layers])
-    except ValueError as error:
-        raise UserError(f"{job.features.name}: {error}") from error
-
-
-# The pictures
-
-
-def _paint_all(
-    tasks: list[paths.Task], painter: _Painter, progress: Progress, stop: Interruption
-) -> int:
-    """Makes the pictures of a folder; one that fails is reported, and the others are made."""
-    failed, made = 0, 0
-    for number, task in enumerate(tasks, 1):
-        if task.done:
-            continue
-        try:
-            task.output.parent.mkdir(parents=True, exist_ok=True)
-            painter.paint(task, label=f"{task.content.name} ({number} of {len(tasks)})")
-        except (UserError, OSError) as error:
-            failed += 1
-            progress.end()
-            progress.complain(f"jaxstyle: error: {error}")
-            continue
-        if stop.number:
-            return stop.exit_code
-        made += 1
-    skipped = sum(task.done for task in tasks)
-    progress.note(f"{made} made, {skipped} skipped as they were there already, {failed} failed")
-    return 1 if failed else 0
-
-
-class _Painter:
-    """Makes pictures, showing and recording how each comes about."""
-
-    def __init__(
-        self, job: _Job, progress: Progress, stop: Interruption, trace: Trace | None
-    ) -> None:
-        self._job = job
-        self._progress = progress
-        self._stop = stop
-        self._trace = trace
-        self._preview_due = 0.0
-
-    def paint(self, task: paths.Task, *, label: str = "") -> bool:
-        """Makes one picture, or as much of it as there is when the user wants no more.
-
-        Args:
-            task: the files; those of a folder are named in the trace.
-            label: how progress calls it.
-
-        Returns:
-            Whether it is finished.
-
-        Raises:
-            UserError: The content cannot be read, the picture cannot be written, or the loss
-                is no number.
-        """
-        from jaxstyle.methods import gatys
-
-        begun = time.monotonic()
-        arguments = self._job.arguments
-        content = images.load(task.content, max_pixels=arguments.max_pixels)
-        height, width = content.pixels.shape[:2]
-        sizes = gatys.scale_sizes(height, width, self._job.config)
-        images.check_output_path(task.output, size=sizes[-1])
-        self._stop.can_save = False
-        counts = gatys.scale_steps(self._job.config, len(sizes))
-        work = [
-            (height * width, steps) for (height, width), steps in zip(sizes, counts, strict=True)
-        ]
-        self._progress.begin(label, work)
-        last, steps = self._optimise(content.pixels, task.content.name if label else None)
-        self._progress.end()
-        finished = (last.scale, last.step) == (last.scales, last.steps)
-        pixels = np.asarray(last.image)
-        alpha = content.alpha
-        if alpha is not None:
-            alpha = images.resize(alpha, pixels.shape[:2])
-        made_by = _made_by(self._job, task.content, None if finished else last)
-        with self._stop.writing:
-            images.save(
-                task.output,
-                pixels,
-                alpha=alpha,
-                quality=arguments.quality,
-                metadata={"jaxstyle": made_by},
-            )
-        done = (
-            f"{task.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {steps} steps, "
-            f"{duration(time.monotonic() - begun)}"
-        )
-        if finished:
-            self._progress.note(done)
-        else:
-            self._progress.complain(f"stopped early; the picture so far is in {done}")
-        return finished
-
-    def _optimise(self, content: np.ndarray, picture: str | None) -> tuple[Iterate, int]:
-        """The last iterate, and how many there were."""
-        from jaxstyle.methods import gatys
-
-        job, begun = self._job, time.monotonic()
-        try:
-            iterates = gatys.stylize(
-                content,
-                job.styles,
-                features=job.features,
-                config=job.config,
-                style_weights=job.arguments.style_weights,
-                init=job.init,
-            )
-        except ValueError as error:  # it checks what it is given before it begins
-            raise UserError(str(error)) from error
-        last, late, steps = None, None, 0
-        with _memory_named(job.config.size):
-            for iterate in iterates:
-                self._stop.can_save = True
-                if late is not None:
-                    self._report(late, begun, picture)
-                # Losses are read a step late, so that the device need not wait for us; but not at
-                # the end of a scale, where the compiler may come next.
-                last, late, steps = iterate, iterate, steps + 1
-                if self._stop.number or iterate.step == iterate.steps:
-                    self._report(iterate, begun, picture)
-                    late = None
-                if self._stop.number:
-                    break
-                self._show(iterate)
-        assert last is not None  # settings have at least one step
-        return last, steps
-
-    def _report(self, iterate: Iterate, begun: float, picture: str | None) -> None:
-        losses = {term: float(iterate.losses[term]) for term in TERMS}
-        place = {"scale": iterate.scale, "step": iterate.step}
-        if self._trace is not None:
-            row: dict[str, Any] = {} if picture is None else {"picture": picture}
-            seconds = round(time.monotonic() - begun, 3)
-            self._trace.write(row | place | losses | {"seconds": seconds})
-        if not math.isfinite(losses["total"]):
+def _wants_model(arguments: argparse.Namespace) -> bool:
+    """Whether a trained model is to paint; refuses options of both ways at once."""
+    styles: list[Path] = arguments.styles
+    shares = arguments.style_weights
+    by_name = isinstance(shares, dict)
+    if arguments.model is None and arguments.style is None and not by_name:
+        _refuse(arguments, _FOR_MODELS, "is for trained models, which --style or --model name")
+        if not styles:
             raise UserError(
-                f"the loss is {losses['total']} at step {iterate.step} of scale {iterate.scale}: "
-                "try a smaller --learning-rate, or smaller weights"
+                "expected STYLE, the file of a painting, or --style NAME for a trained style "
+                "(`jaxstyle styles` lists them), or --model (see jaxstyle stylize --help)"
             )
-        moment = Moment(iterate.scale, iterate.scales, iterate.step, iterate.steps)
-        self._progress.update(moment, losses)
-
-    def _show(self, iterate: Iterate) -> None:
-        """Writes the preview, now and then and at the end of each scale."""
-        path, now = self._job.arguments.preview, time.monotonic()
-        if path is None or (now < self._preview_due and iterate.step < iterate.steps):
-            return
-        pixels = np.asarray(iterate.image)
-        if np.isfinite(pixels).all():
-            with self._stop.writing:
-                images.save(path, pixels, quality=self._job.arguments.quality)
-        # A large picture takes long to encode: that must not take over the run.
-        self._preview_due = time.monotonic() + max(_PREVIEW_SECONDS, 10 * (time.monotonic() - now))
-
-
-@contextlib.contextmanager
-def _memory_named(size: int) -> Iterator[None]:
-    """Says what to do where memory runs out."""
-    import jax
-
-    try:
-        yield
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            raise UserError(f"not enough memory at --size {size}: try a smaller one") from error
-        raise
+        return False
+    if by_name and styles and arguments.model is None and arguments.style is None:
+        raise UserError(
+            f"--style-weights names styles of a trained model, but {styles[0]} is a painting: give "
+            "its shares as numbers, as in 0.7,0.3, or leave the paintings out"
+        )
+    if styles:
+        raise UserError(
+            f"{styles[0]} is a second picture, but a trained model has its styles in it: leave out "
+            "either this file, or --model and --style"
+        )
+    if shares is not None and not by_name:
+        raise UserError(
+            "--style-weights in numbers is for paintings: give the styles of a trained model by "
+            "name, as in wave=0.7,mosaic=0.3"
+        )
+    if by_name and arguments.style is not None:
+        raise UserError("--style and --style-weights both choose styles: give one of them")
+    _refuse(arguments, _FOR_PAINTINGS, "is for paintings, and nothing to a trained model")
+    return True
 
 
-def _made_by(job: _Job, content: Path, stopped_at: Iterate | None) -> str:
-    """What made the picture, as JSON without dates: the same run makes the same file."""
-    from jaxstyle import __version__
-
-    arguments, features = job.arguments, job.features
-    settings = dataclasses.asdict(job.config)
-    if job.init is not None:
-        settings["init"] = Path(arguments.init).name
-    record: dict[str, Any] = {
-        "version": __version__,
-        "content": content.name,
-        "styles": [path.name for path in arguments.styles],
-        "style_weights": arguments.style_weights,
-        "features": {
-            "name": features.name,
-            "sha256": features.sha256,
-            "padding": features.padding,
-            "scale": features.scale,
-        },
-        "preset": arguments.preset,
-        "settings": settings,
-        "finished": stopped_at is None,
-    }
-    if stopped_at is not None:
-        record |= {"scale": stopped_at.scale, "step": stopped_at.step}
-    return json.dumps(record)
+def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Raises UserError if one of these options was given."""
+    for name in names:
+        if getattr(arguments, name, None) is not None:
+            raise UserError(f"{option_name(name)} {why}: leave it out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from jaxstyle.commands.progress import LINE_SECONDS, Progress, duration, warning
 from jaxstyle.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxstyle.training.config import TrainConfig
     from jaxstyle.training.report import Row
 
 _WORDING = Wording(
@@ -37,11 +39,27 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a mistake in the command, the configuration or the data.
     """
+    return supervised(arguments, _train)
+
+
+def supervised(
+    arguments: argparse.Namespace,
+    work: Callable[[argparse.Namespace, TrainProgress, Interruption], int],
+) -> int:
+    """Does what trains, with progress shown and Ctrl-C and SIGTERM heard.
+
+    Args:
+        arguments: as parsed by the command line.
+        work: takes them, where to show progress, and what hears signals; gives the exit code.
+
+    Returns:
+        Its exit code, or that of a run that was quit at once.
+    """
     progress = TrainProgress(quiet=arguments.quiet)
     stop = Interruption(progress.note, progress.complain, wording=_WORDING, nothing_code=0)
     with stop, warnings_shown(progress):
         try:
-            return _train(arguments, progress, stop)
+            return work(arguments, progress, stop)
         except KeyboardInterrupt:
             progress.end()
             progress.complain(stop.farewell)
@@ -51,28 +69,57 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, progress: TrainProgress, stop: Interruption) -> int:
-    _start_jax(arguments, progress)
-    import jax
-
+    start_jax(arguments, progress)
     from jaxstyle.training import loop
     from jaxstyle.training.config import load_config, override
 
-    if jax.process_index() > 0:  # one process speaks for all
-        progress.quiet = True
     config = override(load_config(arguments.config), arguments.settings)
-    begun = time.monotonic()
     try:
-        result = loop.train(
-            config,
-            arguments.workdir,
-            observer=progress,
-            should_stop=stop.requested,
-            tensorboard=arguments.tensorboard,
-        )
+        train(config, arguments.workdir, progress, stop, tensorboard=arguments.tensorboard)
     except loop.TrainingError as error:
         progress.end()
         progress.complain(f"jaxstyle: error: {error}")
         return 1
+    return 0
+
+
+def train(
+    config: TrainConfig,
+    workdir: str,
+    progress: TrainProgress,
+    stop: Interruption,
+    *,
+    tensorboard: bool,
+) -> bool:
+    """Trains one run, and says how it ended.
+
+    Args:
+        config: what to train.
+        workdir: folder of the run.
+        progress: where to show how it goes.
+        stop: says when to stop.
+        tensorboard: write the metrics for TensorBoard, too.
+
+    Returns:
+        Whether all steps are done; else it was stopped, with a checkpoint.
+
+    Raises:
+        UserError: a mistake in the configuration or the data, or not enough memory.
+        loop.TrainingError: the numbers became infinite or NaN.
+    """
+    import jax
+
+    from jaxstyle.training import loop
+
+    begun = time.monotonic()
+    try:
+        result = loop.train(
+            config,
+            workdir,
+            observer=progress,
+            should_stop=stop.requested,
+            tensorboard=tensorboard,
+        )
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -84,10 +131,10 @@ def _train(arguments: argparse.Namespace, progress: TrainProgress, stop: Interru
     state = "done" if result.finished else "stopped; the same command goes on from here"
     seconds = duration(time.monotonic() - begun)
     progress.note(f"{result.workdir}: step {result.step} of {config.steps}, {seconds}; {state}")
-    return 0
+    return result.finished
 
 
-def _start_jax(arguments: argparse.Namespace, progress: TrainProgress) -> None:
+def start_jax(arguments: argparse.Namespace, progress: TrainProgress) -> None:
     """Sets up JAX, joins the other processes, and sees that there is a device."""
     runtime.prepare(device=arguments.device, warn=progress.note)
     import jax
@@ -104,6 +151,8 @@ def _start_jax(arguments: argparse.Namespace, progress: TrainProgress) -> None:
     found = runtime.find_device(None).platform
     if arguments.device not in (None, found):
         raise UserError(f"no device {arguments.device!r}: there is {found}")
+    if jax.process_index() > 0:  # one process speaks for all
+        progress.quiet = True
 
 
 class TrainProgress(Progress):
@@ -117,7 +166,7 @@ class TrainProgress(Progress):
 
     def started(self, step: int, steps: int) -> None:
         """The run begins, or goes on, after `step` of `steps` updates."""
-        self._steps = steps
+        self._steps, self._step, self._first = steps, step, None  # there may have been one before
         if self.quiet:
             return
         waiting = f"step {step}/{steps}  compiling"

@@ -11,7 +11,7 @@ from jaxstyle.errors import UserError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lists the features, fetches those of a name, or writes some as safetensors.
+    """Lists the features, fetches those of a name, or writes some, or a model, as safetensors.
 
     Args:
         arguments: as parsed by the command line.
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from jaxstyle import weights
+    from jaxstyle import models, weights
 
     source, target = arguments.name, arguments.target
     if source is None or target is None:
@@ -54,7 +54,12 @@ def _convert(arguments: argparse.Namespace) -> int:
     check_new(target, inputs, overwrite=arguments.overwrite)
     dtype = "float16" if arguments.half else "float32"
     try:
-        weights.convert(source, target, dtype=dtype, padding=arguments.padding)
+        if models.is_model(source):
+            if arguments.padding is not None:
+                raise UserError(f"--padding is for feature networks, but {source} is a model")
+            models.save(target, models.load(source), dtype=dtype)
+        else:
+            weights.convert(source, target, dtype=dtype, padding=arguments.padding)
     except ValueError as error:  # numbers beyond what float16 holds
         raise UserError(f"{source}: {error}") from error
     sys.stdout.write(f"{target}\n")

@@ -21,10 +21,10 @@ import numpy as np
 from flax import linen as nn
 from jax import Array, lax
 
-from jaxstyle import layers
+from jaxstyle import layers, tiling
 from jaxstyle.config import check, setting
 from jaxstyle.errors import UserError
-from jaxstyle.methods import Method
+from jaxstyle.methods import Method, tiled
 from jaxstyle.models import Model
 from jaxstyle.training import checkpoints, perceptual, updates
 from jaxstyle.training.config import TrainConfig
@@ -107,7 +107,29 @@ class Generator(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        layers.check_norm(self.norm, self.num_styles)
+        at_input = self.norm == "contrast" and self.contrast_at == "input"
+        shared: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
+        shared |= {"norm": "none" if at_input else self.norm, "num_styles": self.num_styles}
+        first, *halved = self.channels
+        parts: dict[str, Any] = {"in": layers.ConvLayer(first, 9, **shared)}
+        for number, features in enumerate(halved, 1):
+            parts[f"down{number}"] = layers.ConvLayer(features, stride=2, **shared)
+        for number in range(1, self.blocks + 1):
+            block = layers.ResidualBlock(self.channels[-1], self.residual, **shared)
+            parts[f"block{number}"] = block
+        for number, features in enumerate(reversed(self.channels[:-1]), 1):
+            parts[f"up{number}"] = layers.ConvLayer(features, upsample=self.upsample, **shared)
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.parts = tuple(parts)
+        if at_input:
+            self.contrast = layers.ContrastNorm()
+        # Small at first: where the tanh is flat, nothing would be learnt.
+        init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
+        self.out = layers.Conv(3, 9, kernel_init=init, dtype=self.dtype)
+
     def __call__(
         self, images: Array, style_weights: Array | None = None, *, train: bool = False
     ) -> Array:
@@ -121,43 +143,33 @@ class Generator(nn.Module):
         Returns:
             float32 `[batch, height, width, 3]` in [0, 1], but see `output`.
         """
-        layers.check_norm(self.norm, self.num_styles)
-        at_input = self.norm == "contrast" and self.contrast_at == "input"
-        shared: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
-        shared |= {"norm": "none" if at_input else self.norm, "num_styles": self.num_styles}
-
-        def conv(name: str, features: int, x: Array, **options: Any) -> Array:
-            layer = layers.ConvLayer(features, **options, **shared, name=name)
-            return layer(x, style_weights, train=train)
-
-        first, *halved = self.channels
         height, width = images.shape[1:3]
-        x = _padded(images, 2 ** len(halved))
-        x = layers.ContrastNorm(name="contrast")(x) if at_input else 2 * x - 1
-        x = conv("in", first, x, kernel_size=9)
-        for number, features in enumerate(halved, 1):
-            x = conv(f"down{number}", features, x, stride=2)
-        for number in range(1, self.blocks + 1):
-            block = layers.ResidualBlock(self.residual, **shared, name=f"block{number}")
-            x = block(x, style_weights, train=train)
-        for number, features in enumerate(reversed(self.channels[:-1]), 1):
-            x = conv(f"up{number}", features, x, upsample=self.upsample)
-        # Small at first: where the tanh is flat, nothing would be learnt.
-        init = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
-        x = layers.Conv(3, 9, kernel_init=init, dtype=self.dtype, name="out")(x)
-        x = jnp.tanh(x[:, :height, :width].astype(jnp.float32))
-        if self.output == "tanh150":
-            return (150 * x + _MEAN_COLOR) / 255
-        return (x + 1) / 2
+        amounts = padding(self.channels, height, width)
+        if any(amount for _, amount in amounts):
+            images = jnp.pad(images, ((0, 0), *amounts, (0, 0)), mode="reflect")
+        x = self.enter(images)
+        for name in self.parts:
+            x = getattr(self, name)(x, style_weights, train=train)
+        return self.leave(x)[:, :height, :width]
+
+    def enter(self, images: Array) -> Array:
+        """Pictures as the first convolution takes them."""
+        return self.contrast(images) if hasattr(self, "contrast") else 2 * images - 1
+
+    def leave(self, x: Array) -> Array:
+        """Pictures of the last features: a convolution and a tanh."""
+        x = jnp.tanh(self.out(x).astype(jnp.float32))
+        return (150 * x + _MEAN_COLOR) / 255 if self.output == "tanh150" else (x + 1) / 2
 
 
-def _padded(images: Array, multiple: int) -> Array:
-    """Reflects pictures beyond their lower and right borders, to sides that can be halved."""
-    wanted = [-(-max(side, _LEAST_SIDE) // multiple) * multiple for side in images.shape[1:3]]
-    amounts = [(0, size - side) for size, side in zip(wanted, images.shape[1:3], strict=True)]
-    if not any(amount for _, amount in amounts):
-        return images
-    return jnp.pad(images, ((0, 0), *amounts, (0, 0)), mode="reflect")
+def padding(channels: Sequence[int], height: int, width: int) -> list[tuple[int, int]]:
+    """Rows, and columns, by which a picture is reflected beyond its first and its last one.
+
+    The sides become those that can be halved, so that no convolution rounds.
+    """
+    multiple = 2 ** (len(channels) - 1)
+    wanted = [-(-max(side, _LEAST_SIDE) // multiple) * multiple for side in (height, width)]
+    return [(0, size - side) for size, side in zip(wanted, (height, width), strict=True)]
 
 
 def make_generator(
@@ -396,6 +408,8 @@ def paint(
     *,
     style_weights: Sequence[float] | None = None,
     strength: float = 1.0,
+    tile: int | str | None = "auto",
+    memory: int | None = None,
 ) -> np.ndarray:
     """Stylises one picture with a trained model.
 
@@ -405,15 +419,38 @@ def paint(
         style_weights: how much of each style, `[styles]`, with a sum of one; by default as much of
             each.
         strength: 0 for the content, 1 for the stylised picture, between them for a blend.
+        tile: None to compute the picture whole, or the side in pixels of tiles to compute it in,
+            with the same result (see `tiled`); "auto" for tiles where the whole would take more
+            than `memory`.
+        memory: bytes; by default half of what is available.
 
     Returns:
         float32 `[height, width, 3]` in [0, 1].
+
+    Raises:
+        ValueError: `tile` is none of these.
     """
+    if not (tile is None or tile == "auto" or (isinstance(tile, int) and tile >= 1)):
+        raise ValueError(f"tile must be a number of pixels above 0, auto or None; got {tile!r}")
     count = len(model.styles)
     weights = np.full(count, 1 / count) if style_weights is None else np.asarray(style_weights)
     generator = make_generator(model.config, count)
-    made = _painted(generator, model.variables, content[None], weights, strength)
-    return np.asarray(made[0])
+    height, width = content.shape[:2]
+    if tile == "auto":
+        memory = tiling.available_memory() // 2 if memory is None else memory
+        tile = tiled.SIDE if tiled.whole_bytes(generator, height * width) > memory else None
+    if tile is None:
+        made = _painted(generator, model.variables, content[None], weights, strength)
+        return np.asarray(made[0])
+    amounts = padding(generator.channels, height, width)
+    picture = np.pad(content, (*amounts, (0, 0)), mode="reflect")
+    row = np.float32(weights)[None]
+    made = tiled.generate(generator, model.variables, picture, row, tile=int(tile))
+    made = np.clip(made[:height, :width], 0, 1, out=made[:height, :width])
+    made -= content
+    made *= strength
+    made += content
+    return made
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -440,7 +477,7 @@ def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest
     variables = _variables(updates.restored_average(state), state["statistics"])
     variables = jax.tree.map(np.asarray, variables)
     styles = _style_names(found.config.data.style, _num_styles(variables["params"]))
-    return Model("residual", found.config.model, tuple(styles), variables)
+    return Model("residual", found.config.model, tuple(styles), variables, step=found.step)
 
 
 def check_model(model: Model) -> None:

@@ -213,7 +213,7 @@ def _muon(rate: optax.Schedule, settings: OptimizerConfig) -> optax.GradientTran
     """
 
     def dimensions(params: Any) -> Any:
-        return jax.tree.map(_matrix_axes, params)
+        return jax.tree.map_with_path(_matrix_axes, params)
 
     return contrib.muon(
         rate,
@@ -225,7 +225,8 @@ def _muon(rate: optax.Schedule, settings: OptimizerConfig) -> optax.GradientTran
     )
 
 
-def _matrix_axes(param: Array) -> contrib.MuonDimensionNumbers | None:
-    if param.ndim < 2:
+def _matrix_axes(path: Any, param: Array) -> contrib.MuonDimensionNumbers | None:
+    # Tables of a gamma or a beta for each style are no maps from inputs to outputs.
+    if param.ndim < 2 or getattr(path[-1], "key", "") in ("gamma", "beta"):
         return None
     return contrib.MuonDimensionNumbers(tuple(range(param.ndim - 1)), (param.ndim - 1,))
