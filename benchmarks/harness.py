@@ -33,9 +33,17 @@ def serve(make: Callable[[dict[str, Any]], tuple[Callable[[], float], dict[str, 
         start = time.perf_counter()
         loss = step()
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answer = {"ms": 1e3 * seconds, "loss": loss, "peak_mb": peak}
+        answer = {"ms": 1e3 * seconds, "loss": loss, "peak_mb": peak_mb()}
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held, in units of 2**20 bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # what getrusage says begins with the memory of the parent
+        (line,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Contestant:

@@ -12,56 +12,15 @@ teachers' features.
 from __future__ import annotations
 
 import argparse
-import collections
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from judging import LAYERS, Judge, paint, square
 
-from jaxstyle import features, images, preset, runtime, stylize, weights
-from jaxstyle.losses import gram_matrix
+from jaxstyle import features, images, runtime, weights
 from jaxstyle.methods.distill import gram_correlation, squared_errors
-
-LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-CONTENT = "relu4_1"
-
-
-class Judge:
-    """Features of both teachers: what the exact one has, and the rest from the other."""
-
-    def __init__(self, exact: weights.Weights, teacher: weights.Weights) -> None:
-        has = [layer for layer in LAYERS if layer in features.layer_names(exact.params)]
-        parts = [(exact, has), (teacher, [layer for layer in LAYERS if layer not in has])]
-
-        def compute(pictures: jax.Array) -> dict[str, jax.Array]:
-            found: dict[str, jax.Array] = {}
-            for network, layers in parts:
-                found |= features.vgg(network.params, pictures, layers, padding=network.padding)
-            return found
-
-        self.features = jax.jit(compute)
-
-    def distances(
-        self, picture: np.ndarray, content: np.ndarray, style: np.ndarray
-    ) -> tuple[float, float]:
-        """Content distance (mean square) and style distance (relative, of Gram matrices)."""
-        a, b, c = (self.features(jnp.asarray(x)[None]) for x in (picture, content, style))
-        content_distance = jnp.mean((a[CONTENT] - b[CONTENT]) ** 2)
-        style_distance = 0.0
-        for layer in LAYERS:
-            grams = [gram_matrix(x[layer], normalize="positions") for x in (a, c)]
-            style_distance += jnp.sum((grams[0] - grams[1]) ** 2) / jnp.sum(grams[1] ** 2)
-        return float(content_distance), float(style_distance) / len(LAYERS)
-
-
-def square(path: Path, side: int) -> np.ndarray:
-    """The middle of a picture, `[side, side, 3]`."""
-    pixels = images.load(path).pixels
-    height, width = pixels.shape[:2]
-    least = min(height, width)
-    top, left = (height - least) // 2, (width - least) // 2
-    return images.resize(pixels[top : top + least, left : left + least], (side, side))
 
 
 def report_errors(judge: Judge, network: weights.Weights, pictures: dict[str, np.ndarray]) -> None:
@@ -75,17 +34,6 @@ def report_errors(judge: Judge, network: weights.Weights, pictures: dict[str, np
         print(f"{network.name}, {name}: relative errors", " ".join(f"{x:.3f}" for x in errors))
         print("  correlation of Gram matrices, mean", " ".join(f"{x:.4f}" for x in means))
         print("  and least of all pictures", " ".join(f"{x:.4f}" for x in grams))
-
-
-def paint(
-    content: np.ndarray, style: np.ndarray, network: weights.Weights, **settings: float
-) -> np.ndarray:
-    """The picture of the default preset, with some settings replaced."""
-    config = preset("default", scale=network.scale)
-    options = {"size": max(content.shape), **settings}
-    iterates = stylize(content, [style], features=network, config=config, **options)
-    (last,) = collections.deque(iterates, maxlen=1)
-    return np.asarray(last.image)
 
 
 def compare_pictures(arguments: argparse.Namespace, judge: Judge, networks: list) -> None:

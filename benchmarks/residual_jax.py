@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
     runtime.prepare(device="cpu", warn=lambda text: print(text, file=sys.stderr))
     make_step = {"infer": make_infer, "train": make_train, "paint": make_paint}[settings["task"]]
     step, figures = make_step(settings)
-    figures["idle_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures["idle_mb"] = harness.peak_mb()
     start = time.perf_counter()
     figures["first_loss"] = step()
     figures["first_s"] = time.perf_counter() - start

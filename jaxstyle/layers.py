@@ -418,6 +418,7 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
+        """Makes the two layers."""
         options: dict[str, Any] = {
             "norm": self.norm,
             "num_styles": self.num_styles,

@@ -84,26 +84,28 @@ class Moments(NamedTuple):
     """Statistics of the positions seen so far, float64 `[channels]`.
 
     Attributes:
-        count: how many positions.
+        positions: how many.
         mean: of each channel.
         squares: sum of the squared deviations from that mean.
     """
 
-    count: int
+    positions: int
     mean: np.ndarray
     squares: np.ndarray
 
     @property
     def variance(self) -> np.ndarray:
         """The biased variance of each channel."""
-        return self.squares / self.count
+        return self.squares / self.positions
 
     def merge(self, other: Moments) -> Moments:
         """Those of both together (Chan et al. 1979, "Updating Formulae", Eq. 2.1)."""
-        count = self.count + other.count
+        count = self.positions + other.positions
         delta = other.mean - self.mean
-        squares = self.squares + other.squares + delta**2 * (self.count * other.count / count)
-        return Moments(count, self.mean + delta * (other.count / count), squares)
+        squares = (
+            self.squares + other.squares + delta**2 * (self.positions * other.positions / count)
+        )
+        return Moments(count, self.mean + delta * (other.positions / count), squares)
 
 
 # --- computing -----------------------------------------------------------------------------------

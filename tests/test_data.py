@@ -11,7 +11,7 @@ from jaxstyle import images
 from jaxstyle.errors import UserError
 from jaxstyle.training import data as module
 from jaxstyle.training.config import DataConfig, TrainConfig
-from jaxstyle.training.data import Batches, fixed_batch
+from jaxstyle.training.data import Batches, fixed_batches
 
 SIZE = 16
 
@@ -220,7 +220,7 @@ def test_nothing_but_unreadable_pictures_is_an_error(tmp_path, count):
                 next(batches)
         assert batches.skipped <= 110
     with pytest.raises(UserError, match="is empty"):
-        fixed_batch(make(str(tmp_path)), rows=1)
+        fixed_batches(make(str(tmp_path)), rows=1)
 
 
 def test_settings_are_named_in_errors(tmp_path):
@@ -232,7 +232,7 @@ def test_settings_are_named_in_errors(tmp_path):
     with pytest.raises(UserError, match=r"data\.style: .*no such folder"):
         take(make(folder, style="none"), 1)
     with pytest.raises(UserError, match=r"data\.held_out: .*no such folder"):
-        fixed_batch(make(folder, held_out="none"), rows=1)
+        fixed_batches(make(folder, held_out="none"), rows=1)
 
 
 # ---------------------------------------------------------------------------------------- threads
@@ -295,10 +295,11 @@ def test_waiting_is_measured(tmp_path, monkeypatch):
 
 def test_fixed_batches_are_middle_squares(tmp_path):
     config = make(ramps(tmp_path / "x"), crop_size=50, max_scale=4.0)
-    crop = fixed_batch(config, rows=1)["content"][0].astype(float)
+    [batch] = fixed_batches(config, rows=1)
+    crop = batch["content"][0].astype(float)
     np.testing.assert_allclose(crop[25, [0, -1], 0], [26.5, 222.5], atol=1.5)
     np.testing.assert_allclose(crop[[0, -1], 25, 1], [1.5, 197.5], atol=1.5)
-    assert_same([fixed_batch(config, rows=1)], [fixed_batch(config, rows=1)])
+    assert_same([batch], fixed_batches(config, rows=1))
 
 
 def test_fixed_batches_take_what_was_kept_out(tmp_path):
@@ -306,34 +307,48 @@ def test_fixed_batches_take_what_was_kept_out(tmp_path):
     for level in (10, 11, 12, 13, 14):
         gray(held_out / f"{level}.png", level)
     config = make(content, held_out=str(held_out), style=content, style_batch_size=2)
-    batch = fixed_batch(config, rows=3)
+    [batch] = fixed_batches(config, rows=3)
     assert levels([batch]) == [10, 11, 12]
     assert batch["style"][:, 0, 0, 0].tolist() == [0, 1]
-    assert levels([fixed_batch(config, rows=4, offset=3)]) == [13, 14, 10, 11]
-    assert levels([fixed_batch(config, rows=2, which="training")]) == [0, 1]
-    assert levels([fixed_batch(make(content), rows=4)]) == [0, 1, 2, 0]
-    assert fixed_batch(make(content), rows=2)["content"].dtype == np.uint8
+    assert levels(fixed_batches(config, rows=2, which="training")) == [0, 1]
+    batches = fixed_batches(make(content), rows=2, count=2)
+    assert levels(batches) == [0, 1, 2, 0]
+    assert batches[0]["content"].dtype == np.uint8
     style = make(content, style=content, held_out_style=str(held_out))
-    assert fixed_batch(style, rows=2)["style"][:, 0, 0, 0].tolist() == [10, 11]
+    rows = [batch["style"][:, 0, 0, 0].tolist() for batch in fixed_batches(style, rows=2, count=3)]
+    assert rows == [[10, 11], [12, 13], [14, 10]]
     with pytest.raises(ValueError, match="training"):
-        fixed_batch(config, rows=1, which="test")
+        fixed_batches(config, rows=1, which="test")
 
 
 def test_fixed_batches_of_several_processes(tmp_path):
     config = make(grays(tmp_path, 5))
     parts = [
-        fixed_batch(config, rows=6, offset=2, process_index=index, process_count=2)
+        fixed_batches(config, rows=6, count=2, process_index=index, process_count=2)[1]
         for index in range(2)
     ]
-    assert levels(parts) == levels([fixed_batch(config, rows=6, offset=2)]) == [2, 3, 4, 0, 1, 2]
+    whole = fixed_batches(config, rows=6, count=2)[1:]
+    assert levels(parts) == levels(whole) == [1, 2, 3, 4, 0, 1]
 
 
 def test_fixed_batches_pass_over_unreadable_pictures(tmp_path):
     config = make(grays(tmp_path, 3))
     (tmp_path / "001.png").write_bytes(b"")
     told = []
-    assert levels([fixed_batch(config, rows=3, warn=told.append)]) == [0, 2, 2]
+    assert levels(fixed_batches(config, rows=3, warn=told.append)) == [0, 2, 2]
     assert len(told) == 1
+
+
+def test_sources_are_opened_once_for_all_fixed_batches(tmp_path, monkeypatch):
+    content, opened, real = grays(tmp_path, 5), [], module.open_source
+
+    def open_source(spec, **options):
+        opened.append(spec)
+        return real(spec, **options)
+
+    monkeypatch.setattr(module, "open_source", open_source)
+    assert levels(fixed_batches(make(content), rows=2, count=3)) == [0, 1, 2, 3, 4, 0]
+    assert opened == [content]
 
 
 def test_real_photographs(data):

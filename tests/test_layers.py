@@ -170,9 +170,9 @@ def test_one_pixel_becomes_beta():
     close(found, np.asarray(x))
 
 
-def test_moments_of_the_whole_picture_serve_its_tiles():
-    whole = array(5 * random(2, 8, 12, 3))
-    norm = layers.InstanceNorm()
+@pytest.mark.parametrize("norm", [layers.InstanceNorm(), layers.ContrastNorm()])
+def test_moments_of_the_whole_picture_serve_its_tiles(norm):
+    whole = array(5 * np.abs(random(2, 8, 12, 3)))
     params = norm.init(KEY, whole)
     assert {*params} == {"params"}, "moments are not parameters"
     wanted, moments = norm.apply(params, whole, mutable=[layers.MOMENTS])
@@ -307,7 +307,7 @@ def test_norms_that_cannot_be_are_refused(kind, styles, message):
 
 def test_a_residual_block_is_equations_7_and_8():
     x = random(2, 6, 5, 3)
-    block = layers.ResidualBlock()
+    block = layers.ResidualBlock(3)
     params = block.init(KEY, array(x))["params"]
     kernels = [
         np.asarray(params[name]["conv"]["kernel"], np.float64) for name in ("conv1", "conv2")
@@ -322,7 +322,7 @@ def test_a_residual_block_is_equations_7_and_8():
 def test_a_block_without_the_sum_loses_its_input():
     x = array(random(1, 6, 6, 4))
     for residual in (True, False):
-        block = layers.ResidualBlock(residual)
+        block = layers.ResidualBlock(4, residual)
         variables = block.init(KEY, x)
         nothing = jax.tree.map(jnp.zeros_like, variables)
         close(block.apply(nothing, x), np.asarray(x) if residual else 0, 0)
@@ -338,3 +338,22 @@ def test_contrast_normalisation_follows_the_relu():
     close(found.mean((1, 2))[alive], 1, 1e-3)
     second = layers.ConvLayer(5, norm="contrast", relu=False)
     assert {*second.init(KEY, x)["params"]} == {"conv"}
+
+
+@pytest.mark.parametrize("norm", layers.NORMS)
+@pytest.mark.parametrize("options", [{}, {"relu": False}, {"upsample": "nearest"}])
+def test_the_parts_of_a_layer_make_the_whole(norm, options):
+    """And the first ends where the normalisation takes its moments."""
+    x = array(random(1, 6, 4, 3))
+    layer = layers.ConvLayer(5, norm=norm, **options)
+    variables = layer.init(KEY, x)
+    whole, moments = layer.apply(variables, x, mutable=[layers.MOMENTS])
+    half = layer.apply(variables, x, part="convolve")
+    found = layer.apply(variables, half, part="normalize")
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+    seen = moments.get(layers.MOMENTS, {})
+    assert bool(seen) == (
+        norm in layers.BY_PICTURE and not (norm == "contrast" and options == {"relu": False})
+    )
+    if seen:
+        close(half.mean((1, 2)), np.asarray(seen["norm"]["norm"]["mean"])[:, 0, 0], 1e-6)

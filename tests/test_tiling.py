@@ -54,12 +54,12 @@ def test_a_side_of_nothing_is_refused():
 
 
 def test_moments_of_parts_are_those_of_the_whole():
-    """Where the mean is much larger than the deviation, sums of squares would have no digit left."""
+    """Where the mean dwarfs the deviation, plain sums of squares would have no digit left."""
     whole = 1e6 + random(60, 4).astype(np.float64)
     parts = [whole[:1], whole[1:20], whole[20:21], whole[21:]]
     each = [tiling.Moments(len(x), x.mean(0), ((x - x.mean(0)) ** 2).sum(0)) for x in parts]
     found = functools.reduce(tiling.Moments.merge, each)
-    assert found.count == 60
+    assert found.positions == 60
     np.testing.assert_allclose(found.mean, whole.mean(0), rtol=1e-15)
     np.testing.assert_allclose(found.variance, whole.var(0), rtol=1e-6)
 
@@ -105,7 +105,7 @@ def test_tiles_are_as_the_whole(name):
         found = np.full_like(whole, np.nan)
         moments = tiling.sweep(steps, source, tile=tile, into=found, moments=True)
         np.testing.assert_allclose(found, whole, atol=1e-5)
-        assert moments.count == whole.shape[0] * whole.shape[1]
+        assert moments.positions == whole.shape[0] * whole.shape[1]
         np.testing.assert_allclose(moments.mean, whole.mean((0, 1)), atol=1e-5)
         np.testing.assert_allclose(moments.variance, whole.var((0, 1)), atol=1e-5)
 
@@ -171,9 +171,8 @@ def make_model(styles=1, **settings):
         ((21, 50), 12, 1, {"norm": "batch", "channels": (4, 6), "output": "tanh150"}),
         ((30, 17), 9, 1, {"norm": "none", "residual": False}),
         ((30, 17), 9, 2, {"channels": (4,)}),
-        ((65, 40), 1, 1, {"channels": (3, 4, 5, 6), "blocks": 0}),
-        ((1, 1), 4, 1, {}),
-        ((1, 33), 8, 1, {}),
+        ((65, 40), 20, 1, {"channels": (3, 4, 5, 6), "blocks": 0}),
+        ((1, 33), 1, 1, {"blocks": 0}),
     ],
 )
 def test_pictures_in_tiles_are_as_the_whole(size, tile, styles, settings):
@@ -188,8 +187,14 @@ def test_pictures_in_tiles_are_as_the_whole(size, tile, styles, settings):
         assert whole.std() > 0.03, "a flat picture would show no seam"
 
 
-def test_tiles_alone_would_show():
-    """As would those with moments of their own: this is what the sweeps are for."""
+def test_one_pixel_in_tiles_is_as_the_whole():
+    """Nearly: where nothing deviates, normalising multiplies rounding by 1 / sqrt(epsilon)."""
+    model, content = make_model(blocks=0), random(1, 1, 3)
+    whole, found = (residual.paint(model, content, tile=tile) for tile in (None, 4))
+    np.testing.assert_allclose(found, whole, atol=0.5 / 255)
+
+
+def test_tiles_with_moments_of_their_own_would_show():
     model, content = make_model(), random(45, 70, 3)
     whole = residual.paint(model, content, tile=None)
     part = residual.paint(model, content[:, :40], tile=None)
@@ -206,9 +211,9 @@ def test_tiles_blend_with_the_content_and_leave_it_alone():
 
 
 def test_blocks_share_their_programs():
-    """Ten blocks take no longer to compile than two."""
-    content, counts = random(33, 20, 3), []
-    for blocks in (2, 4):
+    """Many blocks take no longer to compile than one."""
+    content, counts = random(20, 16, 3), []
+    for blocks in (1, 3):
         tiling._compute.clear_cache()
         residual.paint(make_model(blocks=blocks), content, tile=12)
         counts.append(tiling._compute._cache_size())

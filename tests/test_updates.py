@@ -362,7 +362,7 @@ def test_every_optimizer_lowers_a_loss(name):
 
 def test_muon_moves_kernels_orthogonally_and_the_rest_as_adam_does():
     rng = np.random.default_rng(3)
-    shapes = {"conv": (3, 3, 4, 6), "dense": (7, 5), "bias": (6,)}
+    shapes = {"conv": (3, 3, 4, 6), "dense": (7, 5), "bias": (6,), "gamma": (2, 4), "out": (5, 3)}
     gradients = {name: rng.normal(0, 1e-3, shape) for name, shape in shapes.items()}
 
     def loss(params, statistics, batch, key):
@@ -375,8 +375,9 @@ def test_muon_moves_kernels_orthogonally_and_the_rest_as_adam_does():
     state = init_state(params, config)
     assert state.params.keys() == shapes.keys()
     leaves = [leaf.shape for leaf in jax.tree.leaves(state.opt_state)]
-    # One momentum for a kernel, in the kernel's own shape; two moments for a bias.
-    assert [leaves.count(shapes[name]) for name in shapes] == [1, 1, 2]
+    # One momentum for a kernel, in the kernel's own shape; two moments for a bias, a table of
+    # gammas, and what makes colours.
+    assert [leaves.count(shapes[name]) for name in shapes] == [1, 1, 2, 2, 2]
     (_, after), _ = run(config, loss=loss, state=state)
     for name in ("conv", "dense"):
         change = np.asarray(after.params[name] - params[name]).reshape(-1, shapes[name][-1])
@@ -387,10 +388,11 @@ def test_muon_moves_kernels_orthogonally_and_the_rest_as_adam_does():
         # Downhill: -U V' of the gradient U S V'.
         u, _, v = np.linalg.svd(gradients[name].reshape(change.shape), full_matrices=False)
         assert np.sum(-change / 0.5 * (u @ v)) / len(singular) > 0.6
-    change = after.params["bias"] - params["bias"]
-    # Adam's first step is the sign of the gradient; with a look ahead (Nesterov), and a bit more.
-    wanted = -0.05 * (1 + 0.9 * 0.1 / (1 - 0.9**2)) * np.sign(gradients["bias"])
-    np.testing.assert_allclose(change, wanted, rtol=1e-3)
+    for name in ("bias", "gamma", "out"):
+        change = after.params[name] - params[name]
+        # Adam's first step is the gradient's sign; with a look ahead (Nesterov), and a bit more.
+        wanted = -0.05 * (1 + 0.9 * 0.1 / (1 - 0.9**2)) * np.sign(gradients[name])
+        np.testing.assert_allclose(change, wanted, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])

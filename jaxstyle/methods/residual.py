@@ -108,6 +108,7 @@ class Generator(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
+        """Makes the parts; the names are those of their parameters in files."""
         layers.check_norm(self.norm, self.num_styles)
         at_input = self.norm == "contrast" and self.contrast_at == "input"
         shared: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
@@ -444,7 +445,7 @@ def paint(
         return np.asarray(made[0])
     amounts = padding(generator.channels, height, width)
     picture = np.pad(content, (*amounts, (0, 0)), mode="reflect")
-    row = np.float32(weights)[None]
+    row = np.asarray(weights, np.float32)[None]
     made = tiled.generate(generator, model.variables, picture, row, tile=int(tile))
     made = np.clip(made[:height, :width], 0, 1, out=made[:height, :width])
     made -= content

@@ -58,6 +58,7 @@ class _Reader:
         self.news: collections.deque[str] = collections.deque()
         self._spec = spec
         self._in_a_row = 0
+        self._failure = f"{spec}: none of its pictures can be read; check the files"
         self._kept: dict[int, Pixels] = {}
         self._room = _KEPT_BYTES
         self._lock = threading.Lock()
@@ -81,7 +82,8 @@ class _Reader:
             else:
                 self._keep(index, pixels)
                 return pixels
-        raise UserError(f"{self._spec}: none of its pictures can be read; check the files")
+        with self._lock:  # another thread may be about to say what is wrong
+            raise UserError(self._failure)
 
     def _keep(self, index: int, pixels: Pixels) -> None:
         with self._lock:
@@ -98,10 +100,11 @@ class _Reader:
             self.news.append(reason)
             self._in_a_row += 1
             if self._in_a_row >= min(len(self.source), _UNREADABLE_IN_A_ROW):
-                raise UserError(
+                self._failure = (
                     f"{self._spec}: nothing but unreadable pictures, {self._in_a_row} in a row; "
                     f"the last one is {reason}; check the files"
                 )
+                raise UserError(self._failure)
 
 
 class _Crops:
@@ -278,56 +281,60 @@ def _tell(reader: _Reader, warn: Warn, warned: int) -> int:
     return warned
 
 
-def fixed_batch(
+def fixed_batches(
     config: TrainConfig,
     *,
     which: str = "held_out",
     rows: int,
-    offset: int = 0,
+    count: int = 1,
     kinds: Collection[str] = KINDS,
     process_index: int = 0,
     process_count: int = 1,
     warn: Warn = _log.warning,
-) -> dict[str, Pixels]:
-    """A batch that is always the same: the middle squares of pictures, in their order.
+) -> list[dict[str, Pixels]]:
+    """Batches that are always the same: the middle squares of pictures, in their order.
 
-    For evaluation and samples. The sources are opened anew by each call: make it once and keep it.
+    For evaluation and samples. The sources are opened anew by each call: make them once and keep
+    them.
 
     Args:
         config: the run.
         which: "held_out" for the pictures that are kept out of training (of a kind that none are
             kept out of, those of the training); "training" for those of the training.
-        rows: how many pictures, on all processes together; and so many paintings, unless
-            `data.style_batch_size` says how many.
-        offset: the number of the first picture; after the last one comes the first again.
+        rows: how many pictures a batch has, on all processes together; and so many paintings,
+            unless `data.style_batch_size` says how many.
+        count: how many batches; after the last picture comes the first again.
         kinds: as for `Batches`.
         process_index: which process this is.
         process_count: of how many.
         warn: called with a line about each unreadable picture, the first few of them.
 
     Returns:
-        As `Batches` gives it; the shorter side of each picture is resized to crop_size.
+        Each as `Batches` gives it; the shorter side of each picture is resized to crop_size.
 
     Raises:
         UserError: there are no pictures where the configuration says, or none can be read.
         ValueError: the rows cannot be divided among the processes.
     """
-    batch = {}
+    batches: list[dict[str, Pixels]] = [{} for _ in range(count)]
     for kind, (setting, total) in _kinds(config, kinds, which=which, rows=rows).items():
-        reader, crops = _open(config, setting), []
-        for row in _slice(total, process_index, process_count):
-            first = (offset + row) % len(reader.source)
-            pixels = reader.first_readable(
-                itertools.chain(range(first, len(reader.source)), range(first))
-            )
-            height, width = pixels.shape[:2]
-            side = min(height, width)
-            left, upper = (width - side) / 2, (height - side) / 2
-            box = (left, upper, left + side, upper + side)
-            crops.append(images.crop(pixels, box, config.crop_size))
-        batch[kind] = np.stack(crops)
+        reader, part = _open(config, setting), _slice(total, process_index, process_count)
+        for number, batch in enumerate(batches):
+            squares = [_middle(reader, number * rows + row, config.crop_size) for row in part]
+            batch[kind] = np.stack(squares)
         _tell(reader, warn, 0)
-    return batch
+    return batches
+
+
+def _middle(reader: _Reader, number: int, size: int) -> Pixels:
+    """The middle square of a picture, or of the first readable one after it."""
+    total = len(reader.source)
+    first = number % total
+    pixels = reader.first_readable(itertools.chain(range(first, total), range(first)))
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    left, upper = (width - side) / 2, (height - side) / 2
+    return images.crop(pixels, (left, upper, left + side, upper + side), size)
 
 
 def _kinds(

@@ -285,20 +285,15 @@ class _Run:
         """The means of the metrics over the pictures that were kept out."""
         config = self._config
         if not self._held_out:
-            rows = config.batch_size
-            self._held_out = [
-                data.fixed_batch(
-                    config,
-                    which="held_out",
-                    rows=rows,
-                    offset=rows * index,
-                    kinds=self._kinds,
-                    process_index=jax.process_index(),
-                    process_count=jax.process_count(),
-                    warn=self._log.observer.note,
-                )
-                for index in range(config.evaluate_batches)
-            ]
+            self._held_out = data.fixed_batches(
+                config,
+                rows=config.batch_size,
+                count=config.evaluate_batches,
+                kinds=self._kinds,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+                warn=self._log.observer.note,
+            )
         found = parallel.to_host([self._evaluate(state, batch) for batch in self._held_out])
         means = _means(found)
         self._log.write_held_out(step, means)
@@ -308,9 +303,7 @@ class _Run:
         if self._shown is None:
             rows = self._config.samples
             warn, kinds = self._log.observer.note, self._kinds
-            self._shown = data.fixed_batch(
-                self._config, which="held_out", rows=rows, kinds=kinds, warn=warn
-            )
+            [self._shown] = data.fixed_batches(self._config, rows=rows, kinds=kinds, warn=warn)
         pictures = np.asarray(self._sample(state, self._shown))
         report.write_samples(pictures, self._folder / "samples" / f"{step:06}.png")
 

@@ -41,7 +41,7 @@ class PerceptualConfig:
         "", "padding of those networks; their own by default", choices=("", *PADDINGS)
     )
     content_weight: float = setting(1.0, "weight of the content loss", least=0)
-    style_weight: float = setting(10.0, "weight of the style loss", least=0)
+    style_weight: float = setting(4.0, "weight of the style loss", least=0)
     tv_weight: float = setting(0.0, "weight of the total variation", least=0)
     content_layers: Mapping[str, float] = setting(
         {"relu3_1": 0.5, "relu4_1": 0.5}, "layers that keep the content, and their weights"

@@ -226,7 +226,8 @@ def _muon(rate: optax.Schedule, settings: OptimizerConfig) -> optax.GradientTran
 
 
 def _matrix_axes(path: Any, param: Array) -> contrib.MuonDimensionNumbers | None:
-    # Tables of a gamma or a beta for each style are no maps from inputs to outputs.
-    if param.ndim < 2 or getattr(path[-1], "key", "") in ("gamma", "beta"):
+    # Tables of a gamma or a beta for each style are no maps from inputs to outputs; and what makes
+    # the three colours of a picture out of many channels would be moved far too fast.
+    if param.ndim < 2 or getattr(path[-1], "key", "") in ("gamma", "beta") or param.shape[-1] <= 3:
         return None
     return contrib.MuonDimensionNumbers(tuple(range(param.ndim - 1)), (param.ndim - 1,))
