@@ -9,6 +9,7 @@ several styles at once, with the conditional instance normalisation of Dumoulin 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -478,7 +479,10 @@ def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest
     variables = _variables(updates.restored_average(state), state["statistics"])
     variables = jax.tree.map(np.asarray, variables)
     styles = _style_names(found.config.data.style, _num_styles(variables["params"]))
-    return Model("residual", found.config.model, tuple(styles), variables, step=found.step)
+    # A model is passed on: the folders of the machine that trained it stay behind.
+    names = [part.rsplit("/", 1)[-1].strip() for part in found.config.model.features.split(",")]
+    settings = dataclasses.replace(found.config.model, features=",".join(names))
+    return Model("residual", settings, tuple(styles), variables, step=found.step)
 
 
 def check_model(model: Model) -> None:
