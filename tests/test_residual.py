@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -578,7 +579,7 @@ def test_a_run_gives_a_model(run, files):
     assert model.styles == ("leaf", "sand", "wave")
     # Features are a file, whose folder is nobody's business.
     assert os.sep in config.model.features
-    name = os.path.basename(config.model.features)
+    name = Path(config.model.features).name
     assert model.config == dataclasses.replace(config.model, features=name)
     residual.check_model(model)
     apply = residual.stylize_fn(model)
