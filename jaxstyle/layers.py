@@ -25,7 +25,7 @@ EPSILON = 1e-5
 MOMENTS = "moments"
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_he = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+he = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
 # --- convolutions --------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     padding: str = "reflect"
     enlarge: bool = False
-    kernel_init: Any = _he
+    kernel_init: Any = he
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -192,7 +192,8 @@ def parse(data: bytes, name: str) -> Model:
             raise ValueError(f"it is of the method {method}, which stylises no pictures")
         config = from_plain(module.Config, json.loads(metadata["config"]))
         styles = tuple(str(style) for style in json.loads(metadata["styles"]))
-        if not styles or len({*styles}) < len(styles):
+        arbitrary = getattr(module, "ANY_STYLE", False)
+        if arbitrary == bool(styles) or len({*styles}) < len(styles):
             raise ValueError(f"expected styles of different names, got {', '.join(styles)}")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{name}: {error}") from error
@@ -206,6 +207,28 @@ def parse(data: bytes, name: str) -> Model:
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     return model
+
+
+def check_shapes(wanted: Any, variables: Any) -> None:
+    """Refuses arrays that are not those of a network.
+
+    Args:
+        wanted: a pytree of arrays or of their shapes.
+        variables: what should look like it.
+
+    Raises:
+        ValueError: names the first array that differs.
+    """
+    import jax
+
+    shapes = [
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in found}
+        for found in map(jax.tree.leaves_with_path, (wanted, variables))
+    ]
+    for name in sorted(shapes[0] | shapes[1]):
+        expected, found = (each.get(name, "not there") for each in shapes)
+        if expected != found:
+            raise ValueError(f"{name} is {found}: expected {expected}, by the model's settings")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

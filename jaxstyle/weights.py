@@ -289,7 +289,7 @@ def save(
     path = tensors.check_name(path)
     metadata = {"padding": weights.padding, "scale": weights.scale, "source": weights.source}
     _check_metadata(metadata)
-    _check_params(weights.params)
+    check_params(weights.params)
     arrays = {
         key: np.ascontiguousarray(_floats(key, x, dtype)) for key, x in weights.params.items()
     }
@@ -413,7 +413,7 @@ def _parse(name: str, label: str, suffix: str, data: bytes, *, source: str) -> W
         metadata = {"padding": "reflect", "scale": "normalized", "source": source} | stated
         _check_metadata(metadata)
         params = {key: _floats(key, arrays[key]) for key in sorted(arrays)}
-        _check_params(params)
+        check_params(params)
     except ValueError as error:
         raise UserError(f"{label}: {' '.join(str(error).split())}") from error
     sha256 = hashlib.sha256(data).hexdigest()
@@ -537,7 +537,7 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
             raise ValueError(f"{key} is {metadata[key]!r}: expected one of {', '.join(choices)}")
 
 
-def _check_params(params: Mapping[str, np.ndarray]) -> None:
+def check_params(params: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError unless the tensors make one VGG, from its start to wherever it stops."""
     for key in sorted(params):
         if not _TENSOR.fullmatch(key):

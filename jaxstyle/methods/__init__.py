@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jaxstyle.config import did_you_mean
 
-NAMES = ("distill", "residual")
+NAMES = ("adain", "distill", "residual")
 
 
 class Method(NamedTuple):

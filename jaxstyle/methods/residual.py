@@ -22,7 +22,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array, lax
 
-from jaxstyle import layers, tiling
+from jaxstyle import layers, models, tiling
 from jaxstyle.config import check, setting
 from jaxstyle.errors import UserError
 from jaxstyle.methods import Method, tiled
@@ -235,7 +235,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
 
     def loss_fn(params: Any, statistics: Any, batch: Any, key: Array) -> tuple:
         content = batch["content"]
-        first, rows = _place(content.shape[0], axis_name)
+        first, rows = updates.rows_of_batch(content.shape[0], axis_name)
         index = lax.dynamic_slice_in_dim(_drawn(key, rows, count), first, content.shape[0])
         made, changed = generator.apply(
             _variables(params, statistics),
@@ -254,7 +254,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
 
     def evaluate(state: updates.TrainState, batch: Any) -> updates.Metrics:
         content = batch["content"]
-        first, rows = _place(content.shape[0], axis_name)
+        first, rows = updates.rows_of_batch(content.shape[0], axis_name)
         found: list[dict[str, Array]] = []
         # As often as it takes for each style to have a turn.
         for turn in range(-(-count // rows)):
@@ -298,13 +298,6 @@ _TERMS = ("content", "style", "tv")
 def _variables(params: Any, statistics: Any) -> dict[str, Any]:
     """The collections of the network; batch normalisation alone has statistics."""
     return {"params": params, "batch_stats": statistics} if statistics else {"params": params}
-
-
-def _place(rows: int, axis_name: str | None) -> tuple[Any, int]:
-    """The number of this device's first picture in the whole batch, and how many that has."""
-    if axis_name is None:
-        return 0, rows
-    return lax.axis_index(axis_name) * rows, lax.axis_size(axis_name) * rows
 
 
 def _drawn(key: Array, rows: int, count: int) -> Array:
@@ -480,8 +473,8 @@ def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest
     variables = jax.tree.map(np.asarray, variables)
     styles = _style_names(found.config.data.style, _num_styles(variables["params"]))
     # A model is passed on: the folders of the machine that trained it stay behind.
-    names = [part.rsplit("/", 1)[-1].strip() for part in found.config.model.features.split(",")]
-    settings = dataclasses.replace(found.config.model, features=",".join(names))
+    features = perceptual.without_folders(found.config.model.features)
+    settings = dataclasses.replace(found.config.model, features=features)
     return Model("residual", settings, tuple(styles), variables, step=found.step)
 
 
@@ -494,14 +487,7 @@ def check_model(model: Model) -> None:
     generator = make_generator(model.config, len(model.styles))
     sizes = (1, _LEAST_SIDE, _LEAST_SIDE, 3), (1, len(model.styles))
     wanted = jax.eval_shape(generator.init, jax.random.key(0), *map(jnp.zeros, sizes))
-    shapes = [
-        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in found}
-        for found in map(jax.tree.leaves_with_path, (wanted, model.variables))
-    ]
-    for name in sorted(shapes[0] | shapes[1]):
-        expected, found = (each.get(name, "not there") for each in shapes)
-        if expected != found:
-            raise ValueError(f"{name} is {found}: expected {expected}, by the model's settings")
+    models.check_shapes(wanted, model.variables)
 
 
 def _num_styles(params: Mapping[str, Any]) -> int:

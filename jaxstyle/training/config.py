@@ -49,16 +49,22 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """The optimiser and its learning rate."""
+    """The optimiser and its learning rate.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
 
     name: str = setting("adam", "optimiser", choices=("adam", "adamw", "sgd", "muon"))
     learning_rate: float = setting(1e-3, "learning rate, at its highest", least=0)
     schedule: str = setting(
-        "constant", "learning rate after the warm-up", choices=("constant", "cosine", "linear")
+        "constant",
+        "learning rate after the warm-up",
+        choices=("constant", "cosine", "linear", "inverse_time"),
     )
     warmup_steps: int = setting(0, "steps in which the learning rate grows from 0", least=0)
     final_fraction: float = setting(
-        0.0, "learning rate at the end of cosine and linear, relative to the highest", least=0
+        0.0, "learning rate at the end, relative to the highest; above 0 for inverse_time", least=0
     )
     b1: float = setting(0.9, "decay of the mean of gradients; momentum of sgd and muon", least=0)
     b2: float = setting(0.999, "decay of the mean of squared gradients of adam", least=0)
@@ -67,6 +73,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.schedule == "inverse_time" and not 0 < self.final_fraction <= 1:
+            raise ValueError(
+                "optimizer.final_fraction must be above 0 and at most 1 for inverse_time; got "
+                f"{self.final_fraction}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

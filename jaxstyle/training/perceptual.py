@@ -108,6 +108,11 @@ def load_networks(config: PerceptualConfig) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+def without_folders(spec: str) -> str:
+    """The setting `features` with the names of files only."""
+    return ",".join(part.rsplit("/", 1)[-1].strip() for part in spec.split(","))
+
+
 def _own_layers(network: Network) -> Collection[str]:
     return network.layers or vgg.layer_names(network.params)
 
@@ -214,23 +219,46 @@ def make_targets(
     networks: Sequence[Network], styles: Sequence[Style], config: PerceptualConfig
 ) -> Targets:
     """Targets of the loss, out of paintings of any sizes."""
-    loss = STYLE_LOSSES[config.style_loss]
-    layers = list(dict.fromkeys([*config.style_layers, *config.content_layers]))
 
     @jax.jit
-    def compute(pixels: Array) -> tuple[dict[str, Any], dict[str, Array]]:
+    def compute(pixels: Array) -> Targets:
         # Every size of painting is a program of its own, run once: kernels as they are.
-        found = extract(networks, pixels[None], layers, prepared=False)
-        style = {name: loss.target(loss.statistics(found[name])) for name in config.style_layers}
-        size = {name: jnp.mean(jnp.abs(value))[None] for name, value in found.items()}
-        return style, size
+        return targets_of(networks, pixels[None], config, prepared=False)
 
-    style, size = jax.tree.map(
+    return jax.tree.map(
         lambda *rows: jnp.concatenate(rows), *[compute(jnp.asarray(x.pixels)) for x in styles]
     )
-    if not config.normalize_features:
-        size = jax.tree.map(jnp.ones_like, size)
-    return Targets(style, jax.tree.map(lambda x: jnp.maximum(x, 1e-6), size))
+
+
+def targets_of(
+    networks: Sequence[Network],
+    pictures: Array,
+    config: PerceptualConfig,
+    *,
+    dtype: Any = jnp.float32,
+    prepared: bool = True,
+) -> Targets:
+    """Targets of the loss, one for each painting of a batch.
+
+    Args:
+        networks: what to compare in.
+        pictures: paintings, `[styles, height, width, 3]`.
+        config: settings.
+        dtype: what the networks compute in.
+        prepared: as for `extract`.
+    """
+    loss = STYLE_LOSSES[config.style_loss]
+    layers = list(dict.fromkeys([*config.style_layers, *config.content_layers]))
+    found = extract(networks, pictures, layers, dtype=dtype, prepared=prepared)
+    style = {name: loss.target(loss.statistics(found[name])) for name in config.style_layers}
+    ones = jnp.ones(pictures.shape[0], jnp.float32)
+    size = {
+        name: jnp.maximum(jnp.mean(jnp.abs(value.astype(jnp.float32)), (1, 2, 3)), 1e-6)
+        if config.normalize_features
+        else ones
+        for name, value in found.items()
+    }
+    return Targets(style, size)
 
 
 # --- the loss ------------------------------------------------------------------------------------
@@ -258,6 +286,7 @@ def terms(
     index: Array,
     config: PerceptualConfig,
     *,
+    wanted: Mapping[str, Array] | None = None,
     dtype: Any = jnp.float32,
 ) -> Terms:
     """The loss of pictures that were made, each out of a content and in a style.
@@ -269,12 +298,15 @@ def terms(
         targets: of the styles.
         index: `[batch]`, int, the number of each picture's style.
         config: settings.
+        wanted: the features that the content loss compares with, `{layer: [batch, h, w, c]}`; by
+            default those of `content`.
         dtype: what the networks compute in.
     """
     loss = STYLE_LOSSES[config.style_loss]
     layers = list(dict.fromkeys([*config.style_layers, *config.content_layers]))
     found = extract(networks, made, layers, dtype=dtype)
-    wanted = extract(networks, content, list(config.content_layers), dtype=dtype)
+    if wanted is None:
+        wanted = extract(networks, content, list(config.content_layers), dtype=dtype)
     statistics = {name: loss.statistics(found[name]) for name in config.style_layers}
     zero = jnp.zeros(made.shape[0], jnp.float32)
     content_term, style_term = zero, zero

@@ -109,6 +109,20 @@ def make_update(
     return update
 
 
+def rows_of_batch(rows: int, axis_name: str | None) -> tuple[Any, int]:
+    """The number of this device's first picture in the whole batch, and how many that has.
+
+    What is drawn for all rows, and of which each device takes its own, is what one device draws.
+
+    Args:
+        rows: of this device.
+        axis_name: of the devices; None for one device without pmap.
+    """
+    if axis_name is None:
+        return 0, rows
+    return lax.axis_index(axis_name) * rows, lax.axis_size(axis_name) * rows
+
+
 def _masked(change: Any, is_trained: Callable[[str], bool]) -> Any:
     return {k: v if is_trained(k) else jnp.zeros_like(v) for k, v in change.items()}
 
@@ -178,6 +192,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         "constant": lambda: optax.schedules.constant_schedule(peak),
         "cosine": lambda: optax.schedules.cosine_decay_schedule(peak, rest, config.final_fraction),
         "linear": lambda: optax.schedules.linear_schedule(peak, end, rest),
+        "inverse_time": lambda: _inverse_time(peak, rest, config.final_fraction),
     }[config.schedule]()
     if not config.warmup_steps:
         return after
@@ -185,6 +200,12 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         peak / (config.warmup_steps + 1), peak, config.warmup_steps
     )
     return optax.schedules.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def _inverse_time(peak: float, steps: int, fraction: float) -> optax.Schedule:
+    """The rate of peak / (1 + a step), with the a that leaves this fraction after so many steps."""
+    rate = (1 / fraction - 1) / steps
+    return lambda step: peak / (1 + rate * step)
 
 
 def make_optimizer(

@@ -1,0 +1,671 @@
+"""Any painting in one pass: an encoder, adaptive instance normalisation, and a decoder.
+
+Huang and Belongie 2017, "Arbitrary Style Transfer in Real-time with Adaptive Instance
+Normalization" (arXiv 1703.06868). A frozen perceptual network encodes the content and the painting;
+features of the content get the painting's mean and deviation, and a decoder that mirrors the
+encoder makes a picture of them. Here the features of several levels may be normalised so and be
+given to the decoder, whose own features a painting may modulate besides; both are off as in the
+paper.
+
+What the decoder has to know of a painting is its code: the moments of its features at these levels.
+Codes of several paintings are mixed by averaging them, and so is the code of a painting with the
+content's own, which is what a strength below one does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from jaxstyle import features as vgg
+from jaxstyle import layers, models, transfer, weights
+from jaxstyle.config import PADDINGS, check, setting
+from jaxstyle.errors import UserError
+from jaxstyle.losses import Moments
+from jaxstyle.methods import Method
+from jaxstyle.models import Model
+from jaxstyle.training import checkpoints, perceptual, updates
+from jaxstyle.training.config import TrainConfig
+from jaxstyle.training.perceptual import PerceptualConfig
+
+Code = Mapping[str, Moments]
+"""Moments at each level: `[batch, channels]`, or `[batch, regions, channels]` with masks."""
+
+# Models of this method have no styles of their own (`models`).
+ANY_STYLE = True
+# Pictures are made at least so large inside: smaller maps have no statistics to speak of.
+_LEAST_SIDE = 16
+# The Oxford networks' features are this much larger than those that a decoder begins well with.
+_OXFORD_SIZE = 128.0
+_small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+_LEVEL = re.compile(r"relu(\d)_1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PerceptualConfig):
+    """Settings of an encoder, its decoder, and what that is trained with.
+
+    Attributes:
+        levels: `relu1_1` and the like, from the pixels up. The last one is what the decoder begins
+            with; features of the others are added on its way.
+    """
+
+    style_weight: float = setting(10.0, "weight of the style loss", least=0)
+    content_layers: Mapping[str, float] = setting(
+        {"relu4_1": 1.0}, "layers that keep the content, and their weights"
+    )
+    style_layers: Mapping[str, float] = setting(
+        dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0),
+        "layers that give the style, and their weights",
+    )
+    style_loss: str = setting(
+        "moments", "form of the style loss", choices=tuple(perceptual.STYLE_LOSSES)
+    )
+    normalize_features: bool = setting(
+        False, "divide each layer by its style's mean activation, so that weights fit any features"
+    )
+    encoder: str = setting("", "network that encodes; the one that comes along by default")
+    encoder_padding: str = setting(
+        "", "padding of the encoder; its own by default", choices=("", *PADDINGS)
+    )
+    levels: tuple[str, ...] = ("relu4_1",)
+    modulation: int = setting(
+        0, "hidden units between a painting's code and factors of the decoder's features", least=0
+    )
+    content_target: str = setting(
+        "adain",
+        "what the content loss asks for: normalised features, or the content's own",
+        choices=("adain", "content"),
+    )
+    vary_colors: bool = setting(
+        False, "exchange red, green and blue of paintings at random, for more of them"
+    )
+    identity_weight: float = setting(
+        0.0, "weight of the squared error of a content that is its own style", least=0
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        blocks = [_LEVEL.fullmatch(level) for level in self.levels]
+        if not (isinstance(self.levels, tuple) and blocks and all(blocks)):
+            raise ValueError(f"levels must be relu1_1, relu2_1 and so on; got {self.levels!r}")
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(f"levels must rise from the pixels, each once; got {self.levels!r}")
+
+
+# --- the networks --------------------------------------------------------------------------------
+
+
+class Decoder(nn.Module):
+    """Features with a painting's moments in, pictures out: the encoder the other way round.
+
+    Each convolution of the encoder is mirrored by one that has as many outputs as that has inputs,
+    with a ReLU but for the last; sizes are doubled by repeating pixels where the encoder pools.
+
+    Attributes:
+        widths: of the encoder's convolutions, a tuple for each block, up to the first level.
+        levels: as `Config.levels`.
+        modulation: as `Config.modulation`.
+        dtype: what to compute in.
+    """
+
+    widths: tuple[tuple[int, ...], ...]
+    levels: tuple[str, ...]
+    modulation: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Mapping[str, Array], code: Code, masks: Array | None = None
+    ) -> Array:
+        """Makes pictures.
+
+        Args:
+            features: normalised, `{level: [batch, h, w, channels]}`.
+            code: of the paintings.
+            masks: of the regions, `[batch, height, width, regions]`; None without.
+
+        Returns:
+            float32 `[batch, height, width, 3]`, of which what lies beyond [0, 1] is to be clipped.
+        """
+        x = features[self.levels[-1]]
+        hidden = self._describe(code) if self.modulation else None
+        enlarge = False
+        for block in range(len(self.widths), 0, -1):
+            for place in range(len(self.widths[block - 1]), 0, -1):
+                name = f"conv{block}_{place}"
+                outputs = self._inputs(block, place)
+                # Pictures of random features would be far out of their range at first.
+                init = _small if (block, place) == (1, 1) else layers.he
+                y = layers.Conv(
+                    outputs, enlarge=enlarge, kernel_init=init, dtype=self.dtype, name=name
+                )(x)
+                level = f"relu{block}_{place}"
+                if level in self.levels[:-1]:
+                    skip = layers.Conv(
+                        outputs,
+                        use_bias=False,
+                        kernel_init=_small,
+                        dtype=self.dtype,
+                        name=f"skip{block}_{place}",
+                    )
+                    y = y + skip(features[level])
+                enlarge = False
+                if (block, place) == (1, 1):
+                    return y.astype(jnp.float32) + 0.5
+                if hidden is not None:
+                    y = self._modulate(y, hidden, masks, name)
+                x = nn.relu(y)
+            enlarge = True
+        raise AssertionError("widths are never empty")
+
+    def _inputs(self, block: int, place: int) -> int:
+        """How many channels the encoder's convolution takes."""
+        if place > 1:
+            return self.widths[block - 1][place - 2]
+        return self.widths[block - 2][-1] if block > 1 else 3
+
+    def _describe(self, code: Code) -> Array:
+        """A painting in a few numbers, `[batch, hidden]` or `[batch, regions, hidden]`.
+
+        Out of ratios and logarithms: of use whatever the scale of the features is.
+        """
+        parts = []
+        for level in self.levels:
+            mean, std = code[level]
+            parts += [mean / (std + 1e-3), jnp.log(std + 1e-3)]
+        return nn.relu(nn.Dense(self.modulation, name="describe")(jnp.concatenate(parts, -1)))
+
+    def _modulate(self, x: Array, hidden: Array, masks: Array | None, name: str) -> Array:
+        """Channels times factors, plus terms, that depend on the painting; at first 1 and 0."""
+        dense = nn.Dense(
+            2 * x.shape[-1], kernel_init=nn.initializers.zeros, name=f"{name}_modulation"
+        )
+        values = dense(hidden)
+        if masks is None:
+            values = values[:, None, None]
+        else:
+            values = transfer.spread(values, transfer.resize_masks(masks, *x.shape[1:3]))
+        gamma, beta = jnp.split(values, 2, axis=-1)
+        return (x * (1 + gamma) + beta).astype(self.dtype)
+
+
+@dataclass(frozen=True)
+class Network:
+    """An encoder and its decoder, without their parameters.
+
+    Attributes:
+        decoder: see there.
+        padding: of the encoder.
+        dtype: what the encoder computes in.
+    """
+
+    decoder: Decoder
+    padding: str
+    dtype: Any = jnp.float32
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Where features are normalised."""
+        return self.decoder.levels
+
+    @property
+    def grain(self) -> int:
+        """What the sides of pictures are multiples of, so that no pooling rounds."""
+        return 2 ** (len(self.decoder.widths) - 1)
+
+
+def read_encoder(config: Config) -> tuple[dict[str, np.ndarray], str]:
+    """The parameters of the encoder as far as they are needed, and its padding.
+
+    Narrow networks encode in their own features, not in the wider ones of their heads.
+
+    Raises:
+        UserError: it cannot be read, or lacks a level.
+    """
+    found = weights.load(config.encoder or weights.default_spec())
+    try:
+        vgg.check_layers(found.params, config.levels)
+    except ValueError as error:
+        raise UserError(f"model.encoder: {error}") from error
+    params: dict[str, np.ndarray] = {}
+    last = _block(config.levels[-1])
+    for name, value in found.params.items():
+        match = re.fullmatch(r"conv(\d+)_(\d+)/\w+", name)
+        needed = match is not None and (int(match[1]), int(match[2])) <= (last, 1)
+        if needed or name.startswith("preprocess/"):
+            params[name] = np.asarray(value)
+    if found.scale == "oxford":
+        params = _divided(params, _OXFORD_SIZE)
+    return params, config.encoder_padding or found.padding
+
+
+def _divided(params: Mapping[str, np.ndarray], by: float) -> dict[str, np.ndarray]:
+    """The network whose features are those of another, divided: so is what each layer adds."""
+    divided = {name for name in params if name.endswith("/bias") or name == "preprocess/kernel"}
+    return {
+        name: value / np.float32(by) if name in divided else value for name, value in params.items()
+    }
+
+
+def _block(level: str) -> int:
+    match = _LEVEL.fullmatch(level)
+    assert match
+    return int(match[1])
+
+
+def make_network(
+    config: Config, params: vgg.Parameters, padding: str, *, dtype: Any = jnp.float32
+) -> Network:
+    """The network that goes with an encoder.
+
+    Args:
+        config: settings.
+        params: of the encoder, up to the last of the levels, as `read_encoder` gives them.
+        padding: of the encoder.
+        dtype: what to compute in.
+    """
+    blocks: list[list[int]] = []
+    for name in vgg.layer_names(params):
+        if name.startswith("conv"):
+            block = int(name.removeprefix("conv").split("_")[0])
+            while len(blocks) < block:
+                blocks.append([])
+            blocks[block - 1].append(params[f"{name}/kernel"].shape[-1])
+    widths = tuple(tuple(block) for block in blocks)
+    return Network(Decoder(widths, config.levels, config.modulation, dtype), padding, dtype)
+
+
+# --- pure functions ------------------------------------------------------------------------------
+
+
+def encode(network: Network, params: vgg.Parameters, pictures: Array) -> dict[str, Array]:
+    """Features of pictures at each level.
+
+    Args:
+        network: see there.
+        params: of the encoder, or what `features.prepare` makes of them.
+        pictures: float32 `[batch, height, width, 3]`, sRGB in [0, 1].
+    """
+    return vgg.vgg(params, pictures.astype(network.dtype), network.levels, padding=network.padding)
+
+
+def code_of(features: Mapping[str, Array], masks: Array | None = None) -> Code:
+    """The code of encoded pictures.
+
+    Args:
+        features: as `encode` gives them.
+        masks: `[batch, height, width, regions]`, which sum to one; None for no regions.
+    """
+    if masks is None:
+        return {level: transfer.channel_moments(x) for level, x in features.items()}
+    return {
+        level: transfer.region_moments(x, transfer.resize_masks(masks, *x.shape[1:3]))
+        for level, x in features.items()
+    }
+
+
+def mix(codes: Sequence[Code], shares: Sequence[float | Array]) -> Code:
+    """The code between those of several paintings (Huang and Belongie, Eq. 15).
+
+    Args:
+        codes: of one form.
+        shares: one a painting, scalars that sum to one.
+    """
+    return {name: transfer.mix_moments([code[name] for code in codes], shares) for name in codes[0]}
+
+
+def decode(
+    network: Network,
+    params: Any,
+    features: Mapping[str, Array],
+    code: Code,
+    *,
+    own: Code,
+    strength: float | Array = 1.0,
+    masks: Array | None = None,
+) -> Array:
+    """Pictures out of a content's features and a painting's code.
+
+    Args:
+        network: see there.
+        params: of the decoder.
+        features: of the content, `{level: [batch, h, w, channels]}`.
+        code: of the painting; a batch of one is shared.
+        own: the content's code.
+        strength: 0 for the content's own code, 1 for the painting's, between them for a mixture
+            (Huang and Belongie, Eq. 14).
+        masks: of the content's regions, where the codes are of regions.
+
+    Returns:
+        float32 `[batch, height, width, 3]`, of which what lies beyond [0, 1] is to be clipped.
+    """
+    code = mix([own, code], [1 - strength, strength])
+    changed = {}
+    for level, x in features.items():
+        if masks is None:
+            changed[level] = transfer.adain(x, moments=code[level], content_moments=own[level])
+        else:
+            small = transfer.resize_masks(masks, *x.shape[1:3])
+            changed[level] = transfer.adain_regions(
+                x, code[level], small, content_moments=own[level]
+            )
+    return jnp.asarray(network.decoder.apply({"params": params}, changed, code, masks))
+
+
+def padding_of(network: Network, height: int, width: int) -> list[tuple[int, int]]:
+    """Rows, and columns, by which a picture is reflected beyond its first and its last one."""
+    wanted = [
+        -(-max(side, _LEAST_SIDE) // network.grain) * network.grain for side in (height, width)
+    ]
+    return [(0, size - side) for size, side in zip(wanted, (height, width), strict=True)]
+
+
+def padded(network: Network, pictures: Array, *, mode: str = "reflect") -> Array:
+    """Pictures of a size that can be halved as often as the encoder does."""
+    amounts = padding_of(network, *pictures.shape[1:3])
+    if not any(amount for _, amount in amounts):
+        return pictures
+    return jnp.pad(pictures, ((0, 0), *amounts, (0, 0)), mode=mode)
+
+
+def stylize(
+    network: Network,
+    variables: Mapping[str, Any],
+    content: Array,
+    code: Code,
+    *,
+    strength: float | Array = 1.0,
+    masks: Array | None = None,
+) -> Array:
+    """Stylises pictures: a pure function, to be jitted where it is called.
+
+    Args:
+        network: see there.
+        variables: `params` of the decoder, and `encoder`, the parameters of that or what
+            `features.prepare` makes of them.
+        content: float32 `[batch, height, width, 3]`, sRGB in [0, 1], of any size.
+        code: of the painting, as `style_code` gives it; a batch of one is shared.
+        strength: 0 for the content as the decoder makes it, 1 for the painting's style.
+        masks: `[batch, height, width, regions]`, which sum to one, where the code is of regions.
+
+    Returns:
+        float32 `[batch, height, width, 3]` in [0, 1].
+    """
+    height, width = content.shape[1:3]
+    pictures = padded(network, content)
+    if masks is not None:
+        masks = padded(network, masks)
+    features = encode(network, variables["encoder"], pictures)
+    own = code_of(features, masks)
+    made = decode(
+        network, variables["params"], features, code, own=own, strength=strength, masks=masks
+    )
+    return jnp.clip(made[:, :height, :width], 0, 1)
+
+
+def style_code(
+    network: Network, variables: Mapping[str, Any], pictures: Array, masks: Array | None = None
+) -> Code:
+    """The code of paintings: a pure function, to be jitted where it is called.
+
+    Args:
+        network: see there.
+        variables: as for `stylize`.
+        pictures: float32 `[batch, height, width, 3]`, sRGB in [0, 1], of any size.
+        masks: `[batch, height, width, regions]`, which sum to one; None for no regions.
+    """
+    if min(pictures.shape[1:3]) < _LEAST_SIDE:
+        pictures = padded(network, pictures)
+        masks = None if masks is None else padded(network, masks)
+    return code_of(encode(network, variables["encoder"], pictures), masks)
+
+
+def stylize_fn(model: Model, *, dtype: Any = jnp.float32) -> Callable[..., Array]:
+    """The `stylize` of a trained model: `(variables, content, code, *, strength, masks)`."""
+    network, _ = of_model(model, dtype=dtype)
+    return functools.partial(stylize, network)
+
+
+# --- using a trained model -----------------------------------------------------------------------
+
+
+def of_model(model: Model, *, dtype: Any = jnp.float32) -> tuple[Network, dict[str, Any]]:
+    """The network of a trained model, and its variables as the functions of this module take them.
+
+    The encoder's kernels are transformed for the convolution of the CPU.
+    """
+    encoder = flat(model.variables["encoder"])
+    network = make_network(model.config, encoder, model.config.encoder_padding, dtype=dtype)
+    used = vgg.prepare(encoder) if dtype == jnp.float32 else updates.cast(encoder, dtype)
+    return network, {"params": model.variables["params"], "encoder": used}
+
+
+def paint(
+    network: Network,
+    variables: Mapping[str, Any],
+    content: np.ndarray,
+    code: Code,
+    *,
+    strength: float = 1.0,
+    masks: np.ndarray | None = None,
+    tile: int | str | None = "auto",
+    memory: int | None = None,
+) -> np.ndarray:
+    """Stylises one picture with a trained model.
+
+    Args:
+        network: see there.
+        variables: as `of_model` gives both.
+        content: float32 `[height, width, 3]`, sRGB in [0, 1], of any size.
+        code: of a painting, as `read_style` gives it.
+        strength: 0 for the content as the decoder makes it, 1 for the painting's style.
+        masks: `[height, width, regions]`, which sum to one, where the code is of regions.
+        tile: None to compute the picture whole, or the side in pixels of tiles to compute it in,
+            with the same result; "auto" for tiles where the whole would take more than `memory`.
+        memory: bytes; by default half of what is available.
+
+    Returns:
+        float32 `[height, width, 3]` in [0, 1].
+
+    Raises:
+        ValueError: `tile` is none of these.
+    """
+    batched = None if masks is None else masks[None]
+    made = _painted(network, variables, content[None], code, strength, batched)
+    return np.asarray(made[0])
+
+
+def read_style(
+    network: Network,
+    variables: Mapping[str, Any],
+    picture: np.ndarray,
+    masks: np.ndarray | None = None,
+) -> Code:
+    """The code of a painting, to be used for any number of contents.
+
+    Args:
+        network: see there.
+        variables: as `of_model` gives both.
+        picture: float32 `[height, width, 3]`, sRGB in [0, 1], of any size.
+        masks: `[height, width, regions]`, which sum to one; None for no regions.
+    """
+    batched = None if masks is None else masks[None]
+    return _read(network, variables, picture[None], batched)
+
+
+_painted = jax.jit(stylize, static_argnums=0)
+_read = jax.jit(style_code, static_argnums=0)
+
+
+def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest") -> Model:
+    """The encoder and decoder of a run, to be used.
+
+    Args:
+        workdir: the folder of the run.
+        which: the checkpoint: "latest", "best", or the number of a step.
+
+    Raises:
+        UserError: there is no such run or checkpoint, it trained another method, or its encoder
+            cannot be read.
+    """
+    found = checkpoints.restore(workdir, which)
+    if found.config.method != "adain":
+        raise UserError(f"{workdir} is a run of {found.config.method}: expected one of adain")
+    encoder, padding = read_encoder(found.config.model)
+    variables = {"params": updates.restored_average(found.state), "encoder": nested(encoder)}
+    # A model is passed on: the folders of the machine that trained it stay behind.
+    settings = dataclasses.replace(
+        found.config.model,
+        encoder=perceptual.without_folders(found.config.model.encoder),
+        encoder_padding=padding,
+        features=perceptual.without_folders(found.config.model.features),
+    )
+    return Model("adain", settings, (), jax.tree.map(np.asarray, variables), step=found.step)
+
+
+def check_model(model: Model) -> None:
+    """Refuses a model whose arrays are not those of its settings.
+
+    Raises:
+        ValueError: names the first array that differs.
+    """
+    if set(model.variables) != {"encoder", "params"}:
+        raise ValueError(f"expected encoder and params; got {', '.join(model.variables)}")
+    encoder = flat(model.variables["encoder"])
+    weights.check_params(encoder)
+    vgg.check_layers(encoder, model.config.levels)
+    network = make_network(model.config, encoder, model.config.encoder_padding)
+
+    def wanted(key: Array) -> Any:
+        features = encode(network, encoder, jnp.zeros((1, _LEAST_SIDE, _LEAST_SIDE, 3)))
+        return network.decoder.init(key, features, code_of(features))["params"]
+
+    models.check_shapes(jax.eval_shape(wanted, jax.random.key(0)), model.variables["params"])
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def method(config: TrainConfig, *, axis_name: str | None) -> Method:
+    """Training of a decoder as a tuple of pure functions.
+
+    Each photograph of a batch is given the style of the painting of the same row.
+
+    Raises:
+        UserError: a network cannot be read, or no paintings are named.
+    """
+    settings: Config = config.model
+    if not config.data.style:
+        raise UserError(
+            "data.style is not set: --set data.style=FOLDER names paintings to learn on"
+        )
+    networks = perceptual.load_networks(settings)
+    encoder, padding = read_encoder(settings)
+    prepared = vgg.prepare(encoder)
+    dtype = jnp.dtype(config.precision)
+    network = make_network(settings, encoder, padding, dtype=dtype)
+    # Winograd is for float32: its transforms lose what bfloat16 has of digits.
+    used = prepared if dtype == jnp.float32 else updates.cast(encoder, dtype)
+
+    def init(key: Array) -> updates.TrainState:
+        images = jnp.zeros((1, _LEAST_SIDE, _LEAST_SIDE, 3))
+        features = encode(network, used, images)
+        params = network.decoder.init(key, features, code_of(features))["params"]
+        return updates.init_state(params, config)
+
+    def compare(made: Array, content: Array, style: Array) -> perceptual.Terms:
+        targets = perceptual.targets_of(networks, style, settings, dtype=dtype)
+        wanted = None
+        if settings.content_target == "adain":
+            names = list(settings.content_layers)
+            plain, painted = (
+                perceptual.extract(networks, pictures, names, dtype=dtype)
+                for pictures in (content, style)
+            )
+            wanted = {name: transfer.adain(plain[name], painted[name]) for name in names}
+        index = jnp.arange(made.shape[0])
+        return perceptual.terms(
+            networks, made, content, targets, index, settings, wanted=wanted, dtype=dtype
+        )
+
+    def loss_fn(params: Any, statistics: Any, batch: Any, key: Array) -> tuple:
+        content, style = batch["content"], batch["style"]
+        if settings.vary_colors:
+            style = _recolored(style, key, axis_name)
+        features = encode(network, used, content)
+        own, code = code_of(features), code_of(encode(network, used, style))
+        made = decode(network, params, features, code, own=own)
+        found = compare(made, content, style)
+        metrics = {name: jnp.mean(getattr(found, name)) for name in ("content", "style", "tv")}
+        loss = jnp.mean(found.total)
+        if settings.identity_weight:
+            same = decode(network, params, features, own, own=own)
+            metrics["identity"] = jnp.mean(jnp.square(same - content))
+            loss = loss + settings.identity_weight * metrics["identity"]
+        return loss, (metrics, statistics)
+
+    def make(state: updates.TrainState, batch: Any) -> Array:
+        variables = {"params": updates.averaged(state), "encoder": used}
+        code = style_code(network, variables, batch["style"])
+        return stylize(network, variables, batch["content"], code)
+
+    def evaluate(state: updates.TrainState, batch: Any) -> updates.Metrics:
+        found = compare(make(state, batch), batch["content"], batch["style"])
+        metrics = {name: jnp.mean(getattr(found, name)) for name in ("content", "style", "tv")}
+        metrics["loss"] = jnp.mean(found.total)
+        return metrics if axis_name is None else jax.lax.pmean(metrics, axis_name)
+
+    def sample(state: updates.TrainState, batch: Any) -> Array:
+        return jnp.concatenate([batch["content"], batch["style"], make(state, batch)], axis=2)
+
+    def variables(state: updates.TrainState) -> dict[str, Any]:
+        return {"params": updates.averaged(state), "encoder": nested(encoder)}
+
+    def apply(variables: Any, content: Array, styles: Array, **controls: Any) -> Array:
+        variables = {**variables, "encoder": flat(variables["encoder"])}
+        return stylize(
+            network, variables, content, style_code(network, variables, styles), **controls
+        )
+
+    return Method(
+        init=init,
+        update=updates.make_update(loss_fn, config, axis_name=axis_name),
+        evaluate=evaluate,
+        variables=variables,
+        stylize=apply,
+        sample=sample,
+    )
+
+
+def _recolored(pictures: Array, key: Array, axis_name: str | None) -> Array:
+    """Each picture with its colours in a random order."""
+    first, rows = updates.rows_of_batch(pictures.shape[0], axis_name)
+    keys = jax.lax.dynamic_slice_in_dim(jax.random.split(key, rows), first, pictures.shape[0])
+    orders = jax.vmap(lambda k: jax.random.permutation(k, 3))(keys)
+    return jnp.take_along_axis(pictures, orders[:, None, None], axis=3)
+
+
+def nested(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parameters of an encoder as a tree, as a model's file has them."""
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in params.items():
+        layer, part = name.split("/")
+        tree.setdefault(layer, {})[part] = value
+    return tree
+
+
+def flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The inverse of `nested`."""
+    return {f"{layer}/{part}": value for layer, own in tree.items() for part, value in own.items()}

@@ -1,0 +1,169 @@
+"""Features of a content with the statistics of a style: pure functions.
+
+Features are `[batch, height, width, channels]`. Moments may be of regions, `[batch, regions,
+channels]`, with masks `[batch, height, width, regions]` that say how much of each position lies in
+which; they sum to one. Statistics are float32 whatever the features are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxstyle.losses import Moments, channel_moments
+
+# Added to variances, as Huang and Belongie's code has it.
+EPSILON = 1e-5
+
+
+def adain(
+    content_features: Array,
+    style_features: Array | None = None,
+    *,
+    moments: Moments | None = None,
+    content_moments: Moments | None = None,
+    eps: float = EPSILON,
+) -> Array:
+    """Adaptive instance normalisation (Huang and Belongie 2017, arXiv 1703.06868, Eq. 8).
+
+    Each channel of the content gets the style's mean and deviation:
+    std(y) * (x - mean(x)) / std(x) + mean(y). adain(x, x) is x, to rounding.
+
+    Args:
+        content_features: `[batch, height, width, channels]`.
+        style_features: `[batch or 1, h, w, channels]`.
+        moments: of the style, each `[batch or 1, channels]`, in place of its features.
+        content_moments: of the content, each `[batch, channels]`; computed if None. A tile of a
+            picture needs those of the whole.
+        eps: added to variances, in squared units of the features: flat channels stay finite.
+
+    Returns:
+        `[batch, height, width, channels]`, of the content's type.
+
+    Raises:
+        ValueError: both or neither of style features and moments, or shapes that do not agree.
+    """
+    if (style_features is None) == (moments is None):
+        raise ValueError("adain expected either style_features or moments of the style")
+    if moments is None:
+        moments = channel_moments(style_features, eps=eps)  # pyright: ignore[reportArgumentType]
+    if content_moments is None:
+        content_moments = channel_moments(content_features, eps=eps)
+    shape = (content_features.shape[0], content_features.shape[-1])
+    for name, found in (("moments", moments), ("content_moments", content_moments)):
+        for part in found:
+            if part.ndim != 2 or part.shape[0] not in (1, shape[0]) or part.shape[1] != shape[1]:
+                raise ValueError(
+                    f"adain: {name} must be {shape}, for the content; got {part.shape}"
+                )
+    scale = moments.std / content_moments.std
+    shift = moments.mean - content_moments.mean * scale
+    made = content_features.astype(jnp.float32) * scale[:, None, None] + shift[:, None, None]
+    return made.astype(content_features.dtype)
+
+
+def region_moments(features: Array, masks: Array, *, eps: float = EPSILON) -> Moments:
+    """Mean and deviation of each channel within regions.
+
+    Args:
+        features: `[batch, height, width, channels]`.
+        masks: `[batch, height, width, regions]`, not negative. A region without any positions
+            gets a mean of zero and a deviation of sqrt(eps).
+        eps: added to the variance.
+
+    Returns:
+        `Moments`, each `[batch, regions, channels]`.
+
+    Raises:
+        ValueError: shapes that do not agree.
+    """
+    if features.ndim != 4 or masks.ndim != 4 or features.shape[:3] != masks.shape[:3]:
+        raise ValueError(
+            "region_moments expected features [batch, height, width, channels] and masks [batch, "
+            f"height, width, regions] of one size; got {features.shape} and {masks.shape}"
+        )
+    x, shares = features.astype(jnp.float32), masks.astype(jnp.float32)
+    shares = shares / jnp.maximum(jnp.sum(shares, (1, 2), keepdims=True), 1e-12)
+    means, deviations = [], []
+    for region in range(masks.shape[3]):
+        share = shares[..., region, None]
+        mean = jnp.sum(share * x, (1, 2))
+        variance = jnp.sum(share * jnp.square(x - mean[:, None, None]), (1, 2))
+        means.append(mean)
+        deviations.append(jnp.sqrt(variance + eps))
+    return Moments(jnp.stack(means, 1), jnp.stack(deviations, 1))
+
+
+def adain_regions(
+    content_features: Array,
+    moments: Moments,
+    masks: Array,
+    *,
+    content_moments: Moments | None = None,
+    eps: float = EPSILON,
+) -> Array:
+    """Adaptive instance normalisation with a style for each region of the content.
+
+    Within a region, the content's own moments are those of the region. Where masks overlap, as
+    they do at soft borders, the results are mixed by them.
+
+    Args:
+        content_features: `[batch, height, width, channels]`.
+        moments: of the styles, `[batch, regions, channels]`.
+        masks: `[batch, height, width, regions]`, which sum to one.
+        content_moments: of the content's regions, `[batch, regions, channels]`; computed if None.
+        eps: added to variances.
+
+    Returns:
+        `[batch, height, width, channels]`, of the content's type.
+    """
+    if content_moments is None:
+        content_moments = region_moments(content_features, masks, eps=eps)
+    scale = moments.std / content_moments.std
+    shift = moments.mean - content_moments.mean * scale
+    shares = masks.astype(jnp.float32)
+    scale, shift = (spread(values, shares) for values in (scale, shift))
+    made = content_features.astype(jnp.float32) * scale + shift
+    return made.astype(content_features.dtype)
+
+
+def spread(values: Array, masks: Array) -> Array:
+    """Values of regions at positions: `[batch, regions, c]` and masks to `[batch, h, w, c]`."""
+    return jnp.einsum("bhwr,brc->bhwc", masks, values, precision="highest")
+
+
+def resize_masks(masks: Array, height: int, width: int) -> Array:
+    """Masks at the size of some features, which still sum to one.
+
+    Args:
+        masks: `[batch, h, w, regions]`, which sum to one.
+        height: of the features.
+        width: of the features.
+    """
+    shape = (masks.shape[0], height, width, masks.shape[3])
+    if masks.shape == shape:
+        return masks
+    small = jax.image.resize(masks.astype(jnp.float32), shape, "linear", antialias=True)
+    return small / jnp.maximum(jnp.sum(small, -1, keepdims=True), 1e-12)
+
+
+def mix_moments(moments: Sequence[Moments], weights: Sequence[float | Array]) -> Moments:
+    """Moments between those of several styles: means and deviations are averaged.
+
+    Normalised features that get these are the weighted sum of what they get with each style alone
+    (Huang and Belongie 2017, Eq. 15).
+
+    Args:
+        moments: of the styles, all of one shape.
+        weights: one a style, scalars that sum to one.
+
+    Raises:
+        ValueError: no moments, or not as many weights.
+    """
+    if not moments or len(moments) != len(weights):
+        raise ValueError(f"expected a weight for each style; got {len(weights)}, {len(moments)}")
+    pairs = list(zip(weights, moments, strict=True))
+    return Moments(sum(w * m.mean for w, m in pairs), sum(w * m.std for w, m in pairs))  # pyright: ignore[reportArgumentType]
