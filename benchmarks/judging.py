@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import features, images, preset, stylize, weights
-from jaxstyle.losses import gram_matrix
+from jaxstyle import features, images, metrics, preset, stylize, weights
+from jaxstyle.losses import channel_moments, gram_matrix
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT = "relu4_1"
@@ -42,6 +43,45 @@ class Judge:
             grams = [gram_matrix(x[layer], normalize="positions") for x in (a, c)]
             style_distance += jnp.sum((grams[0] - grams[1]) ** 2) / jnp.sum(grams[1] ** 2)
         return float(content_distance), float(style_distance) / len(LAYERS)
+
+
+class Scores(NamedTuple):
+    """A picture beside its content and its style; all but `ssim` are better if they are smaller.
+
+    Attributes:
+        gram: squared distance of the Gram matrices, relative to the style's, mean over LAYERS.
+        moments: the same of means and deviations.
+        content: squared distance to the content's features at CONTENT, relative to theirs.
+        ssim: structural similarity to the content.
+    """
+
+    gram: float
+    moments: float
+    content: float
+    ssim: float
+
+
+def scores(judge: Judge, picture: np.ndarray, content: np.ndarray, style: np.ndarray) -> Scores:
+    """Scores of pictures of one size, `[side, side, 3]`."""
+    found = _scores(*(judge.features(jnp.asarray(x)[None]) for x in (picture, content, style)))
+    similar = metrics.ssim(jnp.asarray(picture)[None], jnp.asarray(content)[None])[0]
+    return Scores(*(float(x) for x in (*found, similar)))
+
+
+@jax.jit
+def _scores(a: dict[str, jax.Array], b: dict[str, jax.Array], c: dict[str, jax.Array]) -> tuple:
+    def relative(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.sum((x - y) ** 2) / jnp.sum(y**2)
+
+    grams, moments = [], []
+    for layer in LAYERS:
+        grams.append(relative(*(gram_matrix(x[layer], normalize="positions") for x in (a, c))))
+        moments.append(relative(*(jnp.stack(channel_moments(x[layer])) for x in (a, c))))
+    return (
+        jnp.mean(jnp.stack(grams)),
+        jnp.mean(jnp.stack(moments)),
+        relative(a[CONTENT], b[CONTENT]),
+    )
 
 
 def square(path: Path, side: int) -> np.ndarray:
