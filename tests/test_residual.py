@@ -16,7 +16,7 @@ from tiny import write_pictures
 from jaxstyle import images, models, weights
 from jaxstyle.errors import UserError
 from jaxstyle.layers import MOMENTS
-from jaxstyle.methods import residual
+from jaxstyle.methods import distill, residual
 from jaxstyle.training import loop, parallel, perceptual, updates
 from jaxstyle.training.config import (
     DataConfig,
@@ -677,3 +677,19 @@ def test_configurations_are_a_ladder():
     assert shape("resnet_in_paper") == (True, "instance", "transpose", "tanh")
     assert shape("resnet_in") == (True, "instance", "nearest", "tanh")
     assert updates.learning_rate(load_config("local2021").optimizer, 500)(499) < 1e-4
+
+
+def test_training_starts_from_the_file_of_a_model(run, tmp_path):
+    workdir, config = run
+    file = tmp_path / "model.safetensors"
+    models.save(file, models.load(workdir))
+    frozen = dataclasses.replace(config.optimizer, learning_rate=0.0)
+    new = dataclasses.replace(
+        config, start=str(file), steps=1, seed=7, optimizer=frozen, sample_every=0, evaluate_every=0
+    )
+    loop.train(new, tmp_path / "new")
+    found = models.load(tmp_path / "new").variables["params"]
+    jax.tree.map(np.testing.assert_array_equal, found, models.load(file).variables["params"])
+    other = dataclasses.replace(new, method="distill", model=distill.Config())
+    with pytest.raises(UserError, match="of residual, not of distill"):
+        loop._starting_params(other)

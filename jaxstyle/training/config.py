@@ -90,7 +90,9 @@ class TrainConfig:
 
     method: str = setting("", "what to train: the name of a module of jaxstyle.methods")
     model: Any = None  # the method's own dataclass of settings; None for its defaults
-    start: str = setting("", "folder of a run whose parameters to start from; random if empty")
+    start: str = setting(
+        "", "run, or file of a model, whose parameters to start from; random if empty"
+    )
     steps: int = setting(10_000, "updates of the parameters", least=1)
     batch_size: int = setting(4, "photographs a step, on all devices together", least=1)
     crop_size: int = setting(256, "side of the crops, in pixels", least=8)

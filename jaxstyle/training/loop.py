@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxstyle import methods
+from jaxstyle import methods, models
 from jaxstyle.errors import UserError
 from jaxstyle.methods import Method
 from jaxstyle.training import checkpoints, data, parallel, report, resuming, trees, updates
@@ -124,19 +124,32 @@ def _begin(
 
 
 def _started(state: Any, config: TrainConfig, observer: report.Observer) -> Any:
-    """The first state with the parameters of another run, where the configuration names one."""
+    """The first state with parameters of another run or of a model, if the configuration says."""
     if not config.start:
         return state
-    found = checkpoints.restore(config.start)
-    if not {"params", "average"} <= found.state.keys() or not hasattr(state, "params"):
-        raise UserError(f"start: {config.start} has no parameters that {config.method} can take")
+    if not hasattr(state, "params"):
+        raise UserError(f"start: {config.method} cannot start from parameters")
+    found, origin = _starting_params(config)
     where = f"start: the parameters in {config.start}"
-    params = trees.in_form_of(state.params, updates.restored_average(found.state), where)
-    observer.note(f"starting from step {found.step} of {config.start}")
+    params = trees.in_form_of(state.params, found, where)
+    observer.note(f"starting from {origin}")
     state = state._replace(params=jax.tree.map(jnp.asarray, params))
     if state.average:
         state = state._replace(average=jax.tree.map(jnp.copy, state.params))
     return state
+
+
+def _starting_params(config: TrainConfig) -> tuple[Any, str]:
+    """The parameters to start from, and where they come from."""
+    if config.start.endswith(".safetensors"):
+        model = models.load(config.start)
+        if model.method != config.method:
+            raise UserError(f"start: {config.start} is of {model.method}, not of {config.method}")
+        return model.variables["params"], config.start
+    found = checkpoints.restore(config.start)
+    if not {"params", "average"} <= found.state.keys():
+        raise UserError(f"start: {config.start} has no parameters that {config.method} can take")
+    return updates.restored_average(found.state), f"step {found.step} of {config.start}"
 
 
 def _finished(folder: epath.Path, result: Result) -> Result:
