@@ -29,6 +29,8 @@ from jax import Array
 
 # Where a machine's memory is not to be found out.
 _USUAL_MEMORY = 4 * 2**30
+# What the weights of a region's positions sum to at least, for it to have statistics.
+_NOTHING = 1e-12
 
 # --- where the tiles lie -------------------------------------------------------------------------
 
@@ -77,35 +79,53 @@ def spans(length: int, side: int, margin: int) -> list[Span]:
     return found
 
 
+def choose(tile: int | str | None, *, needed: int, memory: int | None, side: int) -> int | None:
+    """The side of the tiles to compute a picture in, or None to compute it whole.
+
+    Args:
+        tile: a side in pixels, None, or "auto" for tiles where the whole takes too much memory.
+        needed: what the whole takes, in bytes.
+        memory: what there is for it; by default half of what is available.
+        side: of the tiles that are chosen for the user.
+
+    Raises:
+        ValueError: `tile` is none of these.
+    """
+    if not (tile is None or tile == "auto" or (isinstance(tile, int) and tile >= 1)):
+        raise ValueError(f"tile must be a number of pixels above 0, auto or None; got {tile!r}")
+    if tile != "auto":
+        return tile  # pyright: ignore[reportReturnType]
+    memory = available_memory() // 2 if memory is None else memory
+    return side if needed > memory else None
+
+
 # --- statistics of the whole ---------------------------------------------------------------------
 
 
 class Moments(NamedTuple):
-    """Statistics of the positions seen so far, float64 `[channels]`.
+    """Statistics of the positions seen so far, float64 `[channels]`, or `[regions, channels]`.
 
     Attributes:
-        positions: how many.
+        positions: how many; of regions, the sum of their weights, `[regions, 1]`.
         mean: of each channel.
-        squares: sum of the squared deviations from that mean.
+        squares: sum of the squared deviations from that mean, each as often as its position counts.
     """
 
-    positions: int
+    positions: Any
     mean: np.ndarray
     squares: np.ndarray
 
     @property
     def variance(self) -> np.ndarray:
-        """The biased variance of each channel."""
-        return self.squares / self.positions
+        """The biased variance of each channel; of a region without any positions, zero."""
+        return self.squares / np.maximum(self.positions, _NOTHING)
 
     def merge(self, other: Moments) -> Moments:
         """Those of both together (Chan et al. 1979, "Updating Formulae", Eq. 2.1)."""
         count = self.positions + other.positions
-        delta = other.mean - self.mean
-        squares = (
-            self.squares + other.squares + delta**2 * (self.positions * other.positions / count)
-        )
-        return Moments(count, self.mean + delta * (other.positions / count), squares)
+        delta, share = other.mean - self.mean, other.positions / np.maximum(count, _NOTHING)
+        squares = self.squares + other.squares + delta**2 * (self.positions * share)
+        return Moments(count, self.mean + delta * share, squares)
 
 
 # --- computing -----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxstyle import features as vgg
-from jaxstyle import layers, models, transfer, weights
+from jaxstyle import layers, models, tiling, transfer, weights
 from jaxstyle.config import PADDINGS, check, setting
 from jaxstyle.errors import UserError
 from jaxstyle.losses import Moments
@@ -473,7 +473,8 @@ def paint(
         strength: 0 for the content as the decoder makes it, 1 for the painting's style.
         masks: `[height, width, regions]`, which sum to one, where the code is of regions.
         tile: None to compute the picture whole, or the side in pixels of tiles to compute it in,
-            with the same result; "auto" for tiles where the whole would take more than `memory`.
+            with the same result (see `adain_tiled`); "auto" for tiles where the whole would take
+            more than `memory`.
         memory: bytes; by default half of what is available.
 
     Returns:
@@ -482,9 +483,23 @@ def paint(
     Raises:
         ValueError: `tile` is none of these.
     """
-    batched = None if masks is None else masks[None]
-    made = _painted(network, variables, content[None], code, strength, batched)
-    return np.asarray(made[0])
+    from jaxstyle.methods import adain_tiled  # which needs this module
+
+    height, width = content.shape[:2]
+    needed = adain_tiled.whole_bytes(network, height * width)
+    side = tiling.choose(tile, needed=needed, memory=memory, side=adain_tiled.SIDE)
+    if side is None:
+        batched = None if masks is None else masks[None]
+        made = _painted(network, variables, content[None], code, strength=strength, masks=batched)
+        return np.asarray(made[0])
+    amounts = (*padding_of(network, height, width), (0, 0))
+    content = np.pad(content, amounts, mode="reflect")
+    if masks is not None:
+        masks = np.pad(masks, amounts, mode="reflect")
+    made = adain_tiled.generate(
+        network, variables, content, code, strength=strength, masks=masks, tile=side
+    )
+    return made[:height, :width]
 
 
 def read_style(

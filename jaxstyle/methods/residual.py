@@ -425,22 +425,19 @@ def paint(
     Raises:
         ValueError: `tile` is none of these.
     """
-    if not (tile is None or tile == "auto" or (isinstance(tile, int) and tile >= 1)):
-        raise ValueError(f"tile must be a number of pixels above 0, auto or None; got {tile!r}")
     count = len(model.styles)
     weights = np.full(count, 1 / count) if style_weights is None else np.asarray(style_weights)
     generator = make_generator(model.config, count)
     height, width = content.shape[:2]
-    if tile == "auto":
-        memory = tiling.available_memory() // 2 if memory is None else memory
-        tile = tiled.SIDE if tiled.whole_bytes(generator, height * width) > memory else None
+    needed = tiled.whole_bytes(generator, height * width)
+    tile = tiling.choose(tile, needed=needed, memory=memory, side=tiled.SIDE)
     if tile is None:
         made = _painted(generator, model.variables, content[None], weights, strength)
         return np.asarray(made[0])
     amounts = padding(generator.channels, height, width)
     picture = np.pad(content, (*amounts, (0, 0)), mode="reflect")
     row = np.asarray(weights, np.float32)[None]
-    made = tiled.generate(generator, model.variables, picture, row, tile=int(tile))
+    made = tiled.generate(generator, model.variables, picture, row, tile=tile)
     made = np.clip(made[:height, :width], 0, 1, out=made[:height, :width])
     made -= content
     made *= strength
