@@ -30,5 +30,7 @@ from .training.config import OptimizerConfig as OptimizerConfig
 from .training.config import TrainConfig as TrainConfig
 from .training.config import load_config as load_config
 from .training.loop import train as train
+from .transfer import adain as adain
+from .transfer import region_moments as region_moments
 
 __version__: str

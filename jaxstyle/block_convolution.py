@@ -75,6 +75,7 @@ def upsampled(padded: Array, kernel: Array) -> Array:
 def _spread(taps: np.ndarray, kernel: Array) -> Array:
     """Puts the taps of a kernel where a matrix `[places, k]` says, `[places, places, in, out]`."""
     places, size = taps.shape
+    taps = taps.astype(kernel.dtype)  # or a kernel of bfloat16 would become float32
     down = jnp.matmul(taps, kernel.reshape(size, -1), precision=_PRECISION)
     both = jnp.matmul(taps, down.reshape(places, size, -1), precision=_PRECISION)
     return both.reshape(places, places, *kernel.shape[2:])

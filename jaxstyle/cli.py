@@ -23,17 +23,30 @@ examples, with paintings:
   jaxstyle stylize photo.jpg wave.jpg mosaic.jpg -o out.png --style-weights 0.7,0.3
   jaxstyle stylize photos/ painting.jpg -o out/ --size 1024
 
+examples, with paintings in one go (--method adain):
+  jaxstyle stylize photo.jpg painting.jpg --method adain -o out.png --strength 0.8
+  jaxstyle stylize photo.jpg wave.jpg mosaic.jpg --method adain -o strip.png --interpolate 5
+  jaxstyle stylize photos/ paintings/ --method adain -o out/
+  jaxstyle stylize photo.jpg wave.jpg mosaic.jpg --method adain -o out.png \\
+      --content-mask sky-black-land-white.png
+
 examples, with a trained model:
   jaxstyle stylize photo.jpg --style wave -o out.png
   jaxstyle stylize photo.jpg --style-weights wave=0.7,mosaic=0.3 -o out.png
   jaxstyle stylize photo.jpg --style wave,mosaic --interpolate 5 -o strip.png
   jaxstyle stylize photos/ --model runs/wave -o out/ --strength 0.8 --keep-colors
 
-A trained model keeps the size of the photo unless --size says otherwise, and --keep-colors acts on
-what it has painted. What is about optimising pixels, as --preset, --steps and --features are, does
-not go with it.
+A painting may be optimised for, which takes a minute (--method gatys, the default), or be encoded
+by a network that paints in any style in one go (--method adain). That one and trained models keep
+the size of the photo unless --size says otherwise, and what is about optimising pixels, as
+--preset, --steps and --features are, does not go with them. A trained model has its styles in it:
+with it, --keep-colors acts on what it has painted.
 
-With paintings, Ctrl-C writes the best picture so far, and a second Ctrl-C quits at once.
+Masks are pictures with a plain colour for each region: the same colour in --content-mask and in
+--style-mask is the same region. Without --style-mask, the regions get the paintings in the order
+of their luminance, from dark to light; a grey mask for two paintings may be soft.
+
+When pixels are optimised, Ctrl-C writes the best picture so far, and a second Ctrl-C quits at once.
 
 exit codes: 0 all is done; 1 some pictures of a folder failed; 2 a mistake in the
 command or in a file; 130 stopped by Ctrl-C (143 by SIGTERM)
@@ -57,7 +70,7 @@ examples:
   jaxstyle weights convert runs/lite lite.safetensors
   jaxstyle weights convert runs/wave wave.safetensors --half
 
-Out of a run of a generator, as runs/wave, comes a model for `jaxstyle stylize --model`.
+Out of a run of adain or residual, as runs/wave, comes a model for `jaxstyle stylize --model`.
 """
 
 _TRAIN_NOTES = """\
@@ -186,7 +199,8 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "stylize",
         help="paint a photo in the style of a painting",
         description="Paints CONTENT in the style of STYLE by optimising its pixels "
-        "(Gatys et al. 2016), or, in one go, in a style that a network was trained in.",
+        "(Gatys et al. 2016), or, in one go, with a network: for any STYLE, or in a style that it "
+        "was trained in.",
         usage="jaxstyle stylize CONTENT STYLE [STYLE ...] -o OUT [options]\n"
         "       jaxstyle stylize CONTENT --style NAME [--model DIR|FILE] -o OUT [options]",
         epilog=_STYLIZE_NOTES.format(presets="\n".join(presets)),
@@ -196,8 +210,8 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     _add_run_options(stylize)
     _add_model_options(stylize)
     settings = stylize.add_argument_group(
-        "settings with paintings (what is given goes before the preset; the defaults are those of "
-        "`default`; --size and --keep-colors serve trained models, too)"
+        "settings of --method gatys (what is given goes before the preset; the defaults are those "
+        "of `default`; --size and --keep-colors serve the other ways, too)"
     )
     settings.add_argument(
         "--preset",
@@ -233,7 +247,7 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         nargs="?",
         metavar="NAME",
         help="what to fetch, as `list` says it; or what to convert: a name, a file, or the folder "
-        "of a run of the methods distill and residual",
+        "of a run of the methods adain, distill and residual",
     )
     weights.add_argument("target", nargs="?", type=Path, metavar="FILE", help="where to write it")
     weights.add_argument("--half", action="store_true", help="write numbers as float16")
@@ -340,7 +354,8 @@ def _add_files(parser: _Parser) -> None:
         type=Path,
         nargs="*",
         metavar="STYLE",
-        help="the picture to take the style from; several are blended; none with a trained model",
+        help="the picture to take the style from; several are blended; with --method adain, a "
+        "folder gives a picture for each in it; none with a trained model",
     )
     files.add_argument(
         "-o",
@@ -348,7 +363,8 @@ def _add_files(parser: _Parser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help=".png, .jpg or .webp; a folder if CONTENT is one: pictures already there are skipped",
+        help=".png, .jpg or .webp; a folder if CONTENT or STYLE is one: pictures already there "
+        "are skipped",
     )
     files.add_argument(
         "--overwrite", action="store_true", help="replace files that are there already"
@@ -391,6 +407,13 @@ def _add_picture_options(files: argparse._ArgumentGroup | _Parser) -> None:
 def _add_run_options(parser: _Parser) -> None:
     run = parser.add_argument_group("run")
     run.add_argument(
+        "--method",
+        type=options.one_of(options.METHODS),
+        metavar="|".join(options.METHODS),
+        help="how to paint like STYLE: by optimising pixels, or in one go (default: "
+        f"{options.DEFAULT_METHOD}; adain with --model)",
+    )
+    run.add_argument(
         "--style-weights",
         type=options.shares,
         metavar="X,X,...|NAME=X,...",
@@ -409,13 +432,13 @@ def _add_run_options(parser: _Parser) -> None:
 
 
 def _add_model_options(parser: _Parser) -> None:
-    trained = parser.add_argument_group("trained models (with no STYLE)")
+    trained = parser.add_argument_group("trained models, and --method adain")
     _add_model(trained)
     trained.add_argument(
         "--style",
         metavar="NAME",
-        help="which of the model's styles (`jaxstyle styles` lists them); needed where there are "
-        "several; two, as NAME,NAME, with --interpolate",
+        help="which of the model's styles (`jaxstyle styles` lists them), in place of STYLE; "
+        "needed where there are several; two, as NAME,NAME, with --interpolate",
     )
     trained.add_argument(
         "--strength",
@@ -427,7 +450,8 @@ def _add_model_options(parser: _Parser) -> None:
         "--interpolate",
         type=options.whole_number(2),
         metavar="N",
-        help="write a strip of N pictures side by side, from the first of two styles to the second",
+        help="write a strip of N pictures side by side, from the first of two styles to the "
+        "second; with one STYLE, from strength 0 to 1",
     )
     trained.add_argument(
         "--tile",
@@ -436,6 +460,28 @@ def _add_model_options(parser: _Parser) -> None:
         help="paint large pictures in tiles of N pixels, which saves memory and does not show "
         "(default: auto, where the picture is large)",
     )
+    trained.add_argument(
+        "--style-size",
+        type=options.whole_number(0),
+        metavar="N",
+        help="longer side of STYLE, in pixels; 0 to leave it; none is enlarged; adain only "
+        "(default: 512)",
+    )
+    trained.add_argument(
+        "--content-mask",
+        type=Path,
+        metavar="FILE",
+        help="regions of CONTENT by colour; a folder of masks of the same names if CONTENT is one; "
+        "adain only",
+    )
+    trained.add_argument(
+        "--style-mask",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="regions of STYLE by the same colours; once for each STYLE, in their order; adain "
+        "only",
+    )
 
 
 def _add_model(group: argparse._ArgumentGroup | _Parser) -> None:
@@ -443,7 +489,7 @@ def _add_model(group: argparse._ArgumentGroup | _Parser) -> None:
         "--model",
         metavar="DIR|FILE",
         help="folder of a training run, as in gs://bucket/run, or a .safetensors file (default: "
-        "the styles that come with jaxstyle)",
+        "what comes with jaxstyle)",
     )
 
 

@@ -24,6 +24,11 @@ _FORMAT = "jaxstyle model 1"
 # No network of this kind comes near it; it keeps a wrong file from filling the memory.
 _LARGEST_FILE = 2**30
 _LARGEST_HEADER = 2**22
+# What comes with the package: what it is called, and a configuration that trains the like.
+_SHIPPED = {
+    "styles": ("trained styles", "resnet_in"),
+    "adain": ("a model for any painting", "adain"),
+}
 
 
 class Model(NamedTuple):
@@ -114,23 +119,30 @@ def load(path: str | os.PathLike[str]) -> Model:
     return parse(data, str(path))
 
 
-def shipped() -> Model:
-    """The model that comes with the package: one network, many styles.
+def shipped(name: str = "styles") -> Model:
+    """A model that comes with the package.
+
+    Args:
+        name: "styles", one network of many styles, or "adain", which paints in any.
 
     Raises:
         UserError: the package was built without it.
+        ValueError: there is no such model.
     """
-    file = _embedded()
+    if name not in _SHIPPED:
+        raise ValueError(f"expected one of {', '.join(_SHIPPED)}, got {name!r}")
+    file = _embedded(name)
     if not file.is_file():
+        what, config = _SHIPPED[name]
         raise UserError(
-            "this build of jaxstyle came without trained styles: train some with `jaxstyle train "
-            "--config resnet_in`, and pass --model DIR"
+            f"this build of jaxstyle came without {what}: train one with `jaxstyle train "
+            f"--config {config}`, and pass --model DIR"
         )
-    return parse(file.read_bytes(), "styles.safetensors")
+    return parse(file.read_bytes(), f"{name}.safetensors")
 
 
-def _embedded() -> Traversable:
-    return resources.files("jaxstyle") / "assets" / "styles.safetensors"
+def _embedded(name: str = "styles") -> Traversable:
+    return resources.files("jaxstyle") / "assets" / f"{name}.safetensors"
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:

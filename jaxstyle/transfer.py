@@ -21,7 +21,7 @@ EPSILON = 1e-5
 
 def adain(
     content_features: Array,
-    style_features: Array | None = None,
+    style_features: Array | None,
     *,
     moments: Moments | None = None,
     content_moments: Moments | None = None,
@@ -34,7 +34,7 @@ def adain(
 
     Args:
         content_features: `[batch, height, width, channels]`.
-        style_features: `[batch or 1, h, w, channels]`.
+        style_features: `[batch or 1, h, w, channels]`; None with `moments`.
         moments: of the style, each `[batch or 1, channels]`, in place of its features.
         content_moments: of the content, each `[batch, channels]`; computed if None. A tile of a
             picture needs those of the whole.

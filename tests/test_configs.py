@@ -57,7 +57,12 @@ def shrink_residual(model, folder):
     return {"features": features, "channels": channels, "blocks": 1, "style_size": 16}
 
 
-SHRINK = {"distill": shrink_distill, "residual": shrink_residual}
+def shrink_adain(model, folder):
+    network = f"{folder}/plain.safetensors"
+    return {"encoder": network, "features": network, "modulation": min(model.modulation, 4)}
+
+
+SHRINK = {"adain": shrink_adain, "distill": shrink_distill, "residual": shrink_residual}
 
 
 def shrink(settings, folder):

@@ -105,7 +105,7 @@ def fake(monkeypatch):
 def shipped(command, monkeypatch):
     """Lets the file of three styles be the one that comes with the package."""
     path = Path("three.safetensors").absolute()
-    monkeypatch.setattr(models, "_embedded", lambda: path)
+    monkeypatch.setattr(models, "_embedded", lambda _: path)
 
 
 def only_line(text):
@@ -167,6 +167,10 @@ def test_styles_are_chosen_by_name(command, shipped, fake, arguments, shares):
         ([*THREE, "--style-weights", "1,2,3"], ["by name", "wave=0.7"]),
         ([*THREE, "--style-weights", "wave=1", "--style", "leaf"], ["both choose"]),
         ([*THREE, "--style", "wave", "painting.png"], ["painting.png is a second picture"]),
+        ([*THREE, "painting.png"], ["painting.png is a second picture", "--model"]),
+        ([*THREE, "--method", "adain"], ["expected STYLE"]),
+        ([*THREE, "--method", "adain", "--style", "wave"], ["--style names", "--method"]),
+        ([*ONE, "--content-mask", "photo.png"], ["--content-mask is for paintings"]),
         ([*PHOTO, "painting.png", "--style-weights", "wave=1"], ["painting.png is a painting"]),
         ([*PHOTO, "--style-weights", "0.5,0.5"], ["STYLE", "--model"]),
         ([*THREE, "--interpolate", "3"], ["--style FIRST,SECOND"]),
@@ -233,18 +237,19 @@ def test_options_of_the_optimisation_are_refused(command, fake, capsys, option):
     assert not fake.calls
 
 
-def test_every_setting_is_for_one_way_or_both():
+def test_every_setting_is_for_some_ways_or_all():
     from jaxstyle.commands import stylize
 
     parser = cli._build_parsers()[1]["stylize"]
     shared = {"help", "content", "styles", "output", "overwrite", "quality", "max_pixels"}
-    shared |= {"style_weights", "device", "quiet", "model", "style"}
-    named = {*stylize._FOR_MODELS, *stylize._FOR_PAINTINGS, *stylize._FOR_BOTH}
+    shared |= {"style_weights", "device", "quiet", "model", "style", "method"}
+    named = {*stylize._FOR_NETWORKS, *stylize._FOR_PIXELS, *stylize._FOR_ALL}
+    named |= {*stylize._FOR_ANY_PAINTING}
     assert {action.dest for action in parser._actions} - shared == named
 
 
 def test_a_build_without_styles(command, monkeypatch, capsys):
-    monkeypatch.setattr(models, "_embedded", lambda: Path("none.safetensors"))
+    monkeypatch.setattr(models, "_embedded", lambda _: Path("none.safetensors"))
     assert command(*PHOTO, "--style", "wave") == 2
     line = only_line(capsys.readouterr().err)
     assert "came without trained styles" in line

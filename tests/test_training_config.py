@@ -115,6 +115,8 @@ def settings_of(config, prefix=""):
         (OptimizerConfig, {"name": "adma"}, "did you mean adam?"),
         (OptimizerConfig, {"schedule": "cosin"}, "did you mean cosine?"),
         (OptimizerConfig, {"learning_rate": float("nan")}, "learning_rate must be finite"),
+        (OptimizerConfig, {"schedule": "inverse_time"}, "above 0 and at most 1 for inverse_time"),
+        (OptimizerConfig, {"schedule": "inverse_time", "final_fraction": 1.5}, "got 1.5"),
         (DataConfig, {"threads": 0}, "threads must be finite and at least 1; got 0"),
         (DataConfig, {"flip": 1}, "flip must be of type bool; got 1"),
         (DataConfig, {"min_scale": 0.5}, "data.min_scale must be at least 1"),

@@ -248,7 +248,7 @@ def test_bfloat16_computes_but_parameters_stay_float32():
 # --- learning rate -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "inverse_time"])
 @pytest.mark.parametrize("warmup", [0, 4])
 def test_schedules(schedule, warmup):
     settings = OptimizerConfig(
@@ -263,13 +263,26 @@ def test_schedules(schedule, warmup):
             "constant": 1.0,
             "linear": 1 - 0.75 * done,
             "cosine": 0.25 + 0.75 * (1 + np.cos(np.pi * done)) / 2,
+            "inverse_time": 1 / (1 + 3 * max(step - warmup, 0) / (24 - warmup)),
         }[schedule]
         if step < warmup:  # from a first step that is not wasted, to the highest
             part = (1 + step) / (warmup + 1)
         wanted.append(0.8 * part)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     assert found.max() == pytest.approx(0.8)
-    assert found[24:] == pytest.approx(0.8 if schedule == "constant" else 0.2)
+    last = {"constant": 0.8, "inverse_time": found[24:]}.get(schedule, 0.2)
+    assert found[24:] == pytest.approx(last)
+    if schedule == "inverse_time":  # which has no end
+        assert found[24] == pytest.approx(0.2)
+        assert (np.diff(found[24:]) < 0).all()
+
+
+def test_the_schedule_of_huang_and_belongie():
+    """Their code has 1e-4 / (1 + 5e-5 step), for 160,000 steps."""
+    settings = OptimizerConfig(learning_rate=1e-4, schedule="inverse_time", final_fraction=1 / 9)
+    rate = learning_rate(settings, 160_000)
+    for step in (0, 1, 20_000, 160_000):
+        assert float(rate(step)) == pytest.approx(1e-4 / (1 + 5e-5 * step), rel=1e-5)
 
 
 def test_warm_ups_as_long_as_the_run():

@@ -1,55 +1,25 @@
-"""`jaxstyle stylize` with a trained model: each picture comes out of its network in one go."""
+"""`jaxstyle stylize` with a model that was trained in some styles, which it has by name."""
 
 from __future__ import annotations
 
-import argparse
-import functools
-import json
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxstyle import images, runtime
 from jaxstyle.commands import paths
-from jaxstyle.commands.interruption import Wording
-from jaxstyle.commands.making import Session, memory_named, write_picture
-from jaxstyle.commands.progress import duration
+from jaxstyle.commands.making import Session
+from jaxstyle.commands.onepass import Look, Painter, describe, finish, load_model, look_of
 from jaxstyle.config import did_you_mean
 from jaxstyle.errors import UserError
 
 if TYPE_CHECKING:
     from jaxstyle.models import Model
 
-WORDING = Wording(nothing="interrupted; the picture at work was not written")
-
 Shares = Mapping[str, float]
 """How much of each style, by name, with a sum of one."""
-
-
-class _Job(NamedTuple):
-    """What all pictures of a run share."""
-
-    model: Model
-    mixtures: list[Shares]  # a picture for each, side by side
-    look: Look
-
-
-class Look(NamedTuple):
-    """How a picture is painted, whatever its styles.
-
-    Attributes:
-        strength: 0 for the content, 1 for the painted picture, between them for a blend.
-        keep_colors: "luminance", "match" or None, as `StylizeConfig` has it.
-        tile: as the methods take it.
-    """
-
-    strength: float = 1.0
-    keep_colors: str | None = None
-    tile: int | str | None = "auto"
 
 
 def start(session: Session) -> tuple[list[paths.Task], Painter]:
@@ -67,26 +37,22 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
     mixtures = choose(
         model, style=arguments.style, shares=arguments.style_weights, strip=arguments.interpolate
     )
-    strength = 1.0 if arguments.strength is None else arguments.strength
-    tile = {None: "auto", "off": None}.get(arguments.tile, arguments.tile)
-    look = Look(strength, getattr(arguments, "keep_colors", None), tile)
-    return tasks, Painter(_Job(model, mixtures, look), session)
+    return tasks, Painter(_Work(model, mixtures, look_of(arguments)), session)
 
 
 def load(session: Session) -> Model:
     """Sets up JAX, and reads the model that `--model` names or the one that comes with jaxstyle.
 
     Raises:
-        UserError: there is no such device or model.
+        UserError: there is no such device or model, or it has no styles.
     """
-    arguments = session.arguments
-    runtime.prepare(device=arguments.device, warn=session.progress.note)
-    import jax
-
-    from jaxstyle import models
-
-    session.stack.enter_context(jax.default_device(runtime.find_device(arguments.device)))
-    return models.shipped() if arguments.model is None else models.load(arguments.model)
+    model = load_model(session, "styles")
+    if not model.styles:
+        raise UserError(
+            f"{session.arguments.model} has no styles of its own, as it paints in that of any "
+            "painting: give the file of one after the photo"
+        )
+    return model
 
 
 # Which styles
@@ -154,52 +120,32 @@ def _check_known(model: Model, name: str) -> None:
 # The pictures
 
 
-class Painter:
-    """Makes pictures with a trained model."""
+class _Work:
+    """Paints contents in mixtures of the model's styles."""
 
-    def __init__(self, job: _Job, session: Session) -> None:
-        self._job = job
-        self._session = session
-        self._sizes: set[tuple[int, int]] = set()  # for which there is a program
+    def __init__(self, model: Model, mixtures: list[Shares], look: Look) -> None:
+        self._model = model
+        self._mixtures = mixtures  # a picture for each, side by side
+        self._look = look
 
-    def paint(self, task: paths.Task, *, label: str = "") -> bool:
-        """Makes one picture, or one strip of them.
+    @property
+    def count(self) -> int:
+        return len(self._mixtures)
 
-        Args:
-            task: the files.
-            label: how progress calls it.
+    def prepare(self, task: paths.Task, size: tuple[int, int]) -> None:
+        pass
 
-        Returns:
-            That it is finished.
+    def paint(self, task: paths.Task, content: np.ndarray) -> list[np.ndarray]:
+        return [render(self._model, content, shares, self._look) for shares in self._mixtures]
 
-        Raises:
-            UserError: The content cannot be read, the picture cannot be written, or memory runs
-                out.
-        """
-        begun = time.monotonic()
-        session, job = self._session, self._job
-        arguments = session.arguments
-        content = images.load(task.content, max_pixels=arguments.max_pixels)
-        height, width = content.pixels.shape[:2]
-        if hasattr(arguments, "size"):
-            height, width = images.fitted_size(height, width, arguments.size)
-        count = len(job.mixtures)
-        images.check_output_path(task.output, size=(height, count * width))
-        if (height, width) not in self._sizes:
-            session.progress.begin(label, [(height * width, 1)])
-        with memory_named(f"for {width} x {height} pixels: try --size, or --tile with less"):
-            pixels = images.resize(content.pixels, (height, width))
-            made = [render(job.model, pixels, shares, job.look) for shares in job.mixtures]
-            made = np.concatenate(made, axis=1)
-            alpha = content.alpha
-            if alpha is not None:
-                alpha = np.tile(images.resize(alpha, (height, width)), (1, count))
-        self._sizes.add((height, width))
-        session.progress.end()
-        write_picture(session, task.output, made, alpha, _made_by(job, arguments, task.content))
-        seconds = spent(time.monotonic() - begun)
-        session.progress.note(f"{task.output}: {made.shape[1]} x {height} pixels, {seconds}")
-        return True
+    def describe(self, task: paths.Task) -> dict[str, Any]:
+        mixtures = self._mixtures
+        return {
+            "method": self._model.method,
+            "model": describe(self._model),
+            "style_weights": mixtures if len(mixtures) > 1 else mixtures[0],
+            **self._look._asdict(),
+        }
 
 
 def render(model: Model, content: np.ndarray, shares: Shares, look: Look) -> np.ndarray:
@@ -224,57 +170,4 @@ def render(model: Model, content: np.ndarray, shares: Shares, look: Look) -> np.
     made = paint(
         model, content, style_weights=style_weights, strength=look.strength, tile=look.tile
     )
-    if look.keep_colors is not None:
-        made = np.asarray(_recolorer(look.keep_colors)(made[None], content[None])[0])
-    if not np.isfinite(made).all():
-        raise UserError("the model gives numbers that are not finite: it was not trained well")
-    return made
-
-
-@functools.cache
-def _recolorer(keep_colors: str) -> Any:
-    """A function that gives pictures the colours of their contents.
-
-    As in the optimisation (Gatys et al. 2016, arXiv 1606.05897), but of what was painted: the
-    paintings are in the network, and cannot be recoloured before.
-    """
-    import jax
-
-    from jaxstyle import color
-
-    if keep_colors == "match":
-        return jax.jit(color.match_moments)
-
-    def recolor(made: jax.Array, content: jax.Array) -> jax.Array:
-        return color.transfer_luminance(color.match_luminance(made, content), content)
-
-    return jax.jit(recolor)
-
-
-def spent(seconds: float) -> str:
-    """Seconds as people say them, with a tenth where there are few."""
-    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
-
-
-def describe(model: Model) -> dict[str, Any]:
-    """Which model it is, for the metadata of what is made with it."""
-    if model.step is not None:
-        return {"name": model.name, "step": model.step}
-    return {"name": model.name, "sha256": model.sha256}
-
-
-def _made_by(job: _Job, arguments: argparse.Namespace, content: Path) -> str:
-    """What made the picture, as JSON without dates: the same run makes the same file."""
-    from jaxstyle import __version__
-
-    record = {
-        "version": __version__,
-        "content": content.name,
-        "method": job.model.method,
-        "model": describe(job.model),
-        "style_weights": job.mixtures if len(job.mixtures) > 1 else job.mixtures[0],
-        "size": getattr(arguments, "size", None),
-        **job.look._asdict(),
-        "finished": True,
-    }
-    return json.dumps(record)
+    return finish(made, content, look.keep_colors)

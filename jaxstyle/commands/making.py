@@ -92,7 +92,7 @@ def paint_all(tasks: list[paths.Task], painter: Painter, session: Session) -> in
             continue
         try:
             task.output.parent.mkdir(parents=True, exist_ok=True)
-            painter.paint(task, label=f"{task.content.name} ({number} of {len(tasks)})")
+            painter.paint(task, label=f"{task.name} ({number} of {len(tasks)})")
         except (UserError, OSError) as error:
             failed += 1
             progress.end()

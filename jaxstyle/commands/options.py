@@ -15,6 +15,10 @@ from typing import Any
 from jaxstyle.config import StylizeConfig, did_you_mean, replace
 from jaxstyle.errors import UserError
 
+METHODS = ("gatys", "adain")
+"""How a painting that is given as a file may be used: by optimising pixels, or in one pass."""
+DEFAULT_METHOD = "gatys"
+
 LayerList = list[tuple[str, float | None]]
 
 _DEFAULTS = StylizeConfig()  # which are the default preset's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -19,29 +20,48 @@ class Task(NamedTuple):
         content: the file to read.
         output: the file to write.
         done: it is there already and need not be made.
+        painting: the one to take the style from, where each picture has its own.
     """
 
     content: Path
     output: Path
     done: bool
+    painting: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """How people are told of it."""
+        both = [path.name for path in (self.content, self.painting) if path is not None]
+        return ", ".join(both)
 
 
-def plan(content: Path, output: Path, others: Sequence[Path], *, overwrite: bool) -> list[Task]:
+def plan(
+    content: Path,
+    output: Path,
+    others: Sequence[Path],
+    *,
+    overwrite: bool,
+    paintings: Path | None = None,
+) -> list[Task]:
     """The pictures to make of a file or of a folder.
 
     Args:
         content: a picture or a folder of them.
-        output: a file, or a folder if `content` is one; it need not exist.
+        output: a file, or a folder if `content` or `paintings` is one; it need not exist.
         others: files that are read, too, and so never written to.
         overwrite: replace what is there.
+        paintings: a folder: each content is painted in the style of each of these.
+
+    Returns:
+        What to make, the pictures of a content after each other.
 
     Raises:
         UserError: A file would be lost, or there is nothing to do.
     """
     if not content.exists():
         raise UserError(f"{content}: no such file or folder")
-    if content.is_dir():
-        return _plan_folder(content, output, others, overwrite=overwrite)
+    if content.is_dir() or paintings is not None:
+        return _plan_folder(content, output, others, overwrite=overwrite, paintings=paintings)
     if output.is_dir():
         raise UserError(f"{output} is a folder: expected a file name, as {content} is one picture")
     check_new(output, [content, *others], overwrite=overwrite)
@@ -76,28 +96,42 @@ def same_file(a: Path, b: Path) -> bool:
 
 
 def _plan_folder(
-    content: Path, output: Path, others: Sequence[Path], *, overwrite: bool
+    content: Path,
+    output: Path,
+    others: Sequence[Path],
+    *,
+    overwrite: bool,
+    paintings: Path | None,
 ) -> list[Task]:
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file: expected a folder, as {content} is one")
-    if same_file(content, output):
-        raise UserError(f"{output} is the folder of the contents: write to another one")
-    contents = images.list_images(content)
+    folders = {"contents": content if content.is_dir() else None, "paintings": paintings}
+    for what, folder in folders.items():
+        if folder is None:
+            continue
+        if output.exists() and not output.is_dir():
+            raise UserError(f"{output} is a file: expected a folder, as {folder} is one")
+        if same_file(folder, output):
+            raise UserError(f"{output} is the folder of the {what}: write to another one")
+    contents = images.list_images(content) if content.is_dir() else [content]
+    styles = [None] if paintings is None else images.list_images(paintings)
+    read = [*contents, *(path for path in styles if path is not None), *others]
     tasks, taken = [], set()
-    for path in contents:
-        target = output / _name(path)
+    for path, style in itertools.product(contents, styles):
+        target = output / _name(path, style)
         if target in taken:  # a.gif beside a.png
-            target = output / f"{path.name}.png"
+            both = path.name if style is None else f"{path.name}_{style.name}"
+            target = output / f"{both}.png"
         taken.add(target)
-        if any(same_file(target, other) for other in [*contents, *others]):
+        if any(same_file(target, other) for other in read):
             raise UserError(f"{target} is read by this command: write to another folder")
         done = target.exists() and not overwrite and not _left_unfinished(target)
-        tasks.append(Task(path, target, done))
+        tasks.append(Task(path, target, done, style))
     return tasks
 
 
-def _name(content: Path) -> str:
+def _name(content: Path, painting: Path | None) -> str:
     """The content's own name, as PNG where its format is read but not written."""
+    if painting is not None:
+        return f"{content.stem}_{painting.stem}.png"
     if content.suffix.lower() in images.OUTPUT_FORMATS:
         return content.name
     return f"{content.stem}.png"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from jaxstyle import images
 from jaxstyle.commands import paths
-from jaxstyle.commands.feedforward import WORDING, Look, describe, load, render, spent
+from jaxstyle.commands.feedforward import load, render
 from jaxstyle.commands.making import Session, memory_named, run_session, write_picture
+from jaxstyle.commands.onepass import WORDING, Look, describe, spent
 from jaxstyle.errors import UserError
 
 if TYPE_CHECKING:

@@ -355,7 +355,9 @@ def decode(
     changed = {}
     for level, x in features.items():
         if masks is None:
-            changed[level] = transfer.adain(x, moments=code[level], content_moments=own[level])
+            changed[level] = transfer.adain(
+                x, None, moments=code[level], content_moments=own[level]
+            )
         else:
             small = transfer.resize_masks(masks, *x.shape[1:3])
             changed[level] = transfer.adain_regions(
@@ -591,6 +593,11 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
     prepared = vgg.prepare(encoder)
     dtype = jnp.dtype(config.precision)
     network = make_network(settings, encoder, padding, dtype=dtype)
+    if config.crop_size % network.grain:
+        raise UserError(
+            f"crop_size must be a multiple of {network.grain}, for the decoder to make pictures of "
+            f"the same size; got {config.crop_size}"
+        )
     # Winograd is for float32: its transforms lose what bfloat16 has of digits.
     used = prepared if dtype == jnp.float32 else updates.cast(encoder, dtype)
 
