@@ -5,9 +5,10 @@
 
 Layers, weights, output and optimiser are those of Johnson's released trainer: VGG-16, 40,000 steps
 on all of COCO. Its total variation, of weight 1e-6, is half the sum of squared differences of
-colours in 0-255 over the whole batch; as half their mean in [0, 1], a picture, the weight is
-1e-6 * 4 * 255^2 * 3 * 256^2. Its residual blocks are not padded, but the picture is, by 40 pixels;
-here each convolution is. What it costs and gives has not been measured yet.
+colours in 0-255 over the whole batch; as half their mean in [0, 1], a picture, the weight is 1e-6 *
+4 * 255^2 * 3 * 256^2. Its residual blocks are not padded, but the picture is, by 40 pixels; here
+each convolution is. Neither the whole run nor VGG-16 has been tried; benchmarks/README.md compares
+a narrow network of this kind, trained for 400 steps, with `resnet_in`.
 
 Features of another scale need other weights: with `--set model.features=FILE`, set
 `model.normalize_features=true` and the weights of `residual.Config`.

@@ -11,10 +11,10 @@ normalisation for the styles. Muon learns faster than Adam here: after 200 steps
 the subjects were hardly to be seen, with Muon they were (benchmarks/README.md).
 
 The network that comes along saw ten paintings and 1,156 photographs, with the features of a narrow
-VGG-19 (`--set model.features=FILE`): 200 steps of this with a style weight of 3, from which
-another run started (`--set start=`), and was stopped at step 2,635 of its 4,000. That took half an
-hour on two cores, 0.5 s a step, and removed as much style distance as pixel optimisation does, but at
-1.3 to 1.5 times its content distance: hence `styles_tuned`.
+VGG-19 (`--set model.features=FILE`): 200 steps of this with a style weight of 3, from which another
+run started (`--set start=`), and was stopped at step 2,635 of its 4,000. That took half an hour on
+two cores, 0.5 s a step, and removed as much style distance as pixel optimisation does, but at 1.3
+to 1.5 times its content distance: hence `styles_tuned`.
 """
 
 from jaxstyle.methods import residual

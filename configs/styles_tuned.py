@@ -3,9 +3,9 @@
     jaxstyle train --config styles_tuned --workdir runs/styles_tuned \
         --set data.content=photos --set data.style=paintings
 
-It starts from the run of `styles` in `runs/styles`, whose text says what it is for. The network that
-comes along had 1,189 of its 1,900 steps and then another end of 411, 1.3 to 2.3 s each on two cores,
-beside other work: 45 minutes. benchmarks/README.md has the result for each style.
+It starts from the run of `styles` in `runs/styles`, whose text says what it is for. The network
+that comes along had 1,189 of its 1,900 steps and then another end of 411, 1.3 to 2.3 s each on two
+cores, beside other work: 45 minutes. benchmarks/README.md has the result for each style.
 """
 
 import dataclasses
