@@ -31,12 +31,12 @@ def make_step(settings: dict[str, Any]) -> Callable[[], float]:
 
     network, variables = adain.of_model(model_of(settings))
     content, painting = np.load(settings["pictures"]).astype(np.float32) / 255
-    code = adain.read_style(network, variables, painting)
+    code = None
     output = settings.get("output")
 
     def step() -> float:
         nonlocal code, output
-        if settings["task"] == "pair":
+        if code is None or settings["task"] == "pair":
             code = adain.read_style(network, variables, painting)
         made = adain.paint(network, variables, content, code, tile=None)
         if output:

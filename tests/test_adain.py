@@ -99,9 +99,9 @@ WIDTHS = {LEVELS: ((4,), (6,)), SEVERAL: ((4, 4), (6,), (8,)), ("relu1_1",): ((4
 
 
 @functools.lru_cache
-def make(levels=LEVELS, modulation=0):
+def make(levels=LEVELS, modulation=0, norm=False):
     """A network as after some training: modulation that does something, pictures in range."""
-    config = adain.Config(levels=levels, modulation=modulation)
+    config = adain.Config(levels=levels, modulation=modulation, norm=norm)
     params = random_params(WIDTHS[levels])
     network = adain.make_network(config, params, "reflect")
     rng = np.random.default_rng(3)
@@ -109,8 +109,8 @@ def make(levels=LEVELS, modulation=0):
     def shaken(path, leaf):
         noise = rng.normal(size=leaf.shape).astype(np.float32)
         if path[-1].key != "kernel":
-            return 0.05 * noise
-        gain = 0.02 if path[0].key == "conv1_1" else 1.5
+            return (path[-1].key == "gamma") + 0.05 * noise
+        gain = 1.5 if path[0].key != "conv1_1" else 0.2 if norm else 0.02
         return noise * np.sqrt(gain / np.prod(leaf.shape[:-1]), dtype=np.float32)
 
     decoder = jax.tree.map_with_path(shaken, shapes(network, params))
@@ -191,7 +191,7 @@ def test_further_levels_and_modulation_have_parameters_of_their_own():
     modulated = {f"{name}_modulation" for name in plain if name != "conv1_1"}
     assert {*found} == {*plain, *skips, "describe", *modulated}
     for name, channels in skips.items():
-        assert jax.tree.map(lambda x: x.shape, found[name]) == {"kernel": (3, 3, *channels)}
+        assert jax.tree.map(lambda x: x.shape, found[name]) == {"kernel": (1, 1, *channels)}
     assert found["describe"]["kernel"].shape == (hidden, 32)
     assert found["conv3_1_modulation"]["kernel"].shape == (32, 256)
 
@@ -355,15 +355,16 @@ def some_masks(height, width):
 
 
 @pytest.mark.parametrize(
-    ("levels", "modulation", "size", "tile", "regions"),
+    ("levels", "modulation", "norm", "size", "tile", "regions"),
     [
-        (LEVELS, 0, (45, 70), 12, None),
-        (SEVERAL, 5, (61, 27), 17, 4),
-        (("relu1_1",), 0, (1, 33), 5, None),
+        (LEVELS, 0, False, (45, 70), 12, None),
+        (SEVERAL, 5, False, (61, 27), 17, 4),
+        (SEVERAL, 5, True, (38, 51), 14, 4),
+        (("relu1_1",), 0, False, (1, 33), 5, None),
     ],
 )
-def test_pictures_in_tiles_are_as_the_whole(levels, modulation, size, tile, regions):
-    network, variables = make(levels, modulation)
+def test_pictures_in_tiles_are_as_the_whole(levels, modulation, norm, size, tile, regions):
+    network, variables = make(levels, modulation, norm)
     content = np.asarray(pictures(1, *size)[0])
     masks = some_masks(*size) if regions else None
     code = random_code(levels, regions)

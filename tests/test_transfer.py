@@ -128,7 +128,7 @@ def test_flat_maps_have_finite_values_and_gradients(regions):
         ((1, 1), {"moments": (1, 4)}, "either style_features or moments"),
         ((1, None), {}, "either style_features or moments"),
         ((3, 2), {}, r"moments must be \(3, 4\), for the content; got \(2, 4\)"),
-        ((3, None), {"moments": (3, 5)}, r"moments must be \(3, 4\), for the content; got \(3, 5\)"),
+        ((3, None), {"moments": (3, 5)}, r"moments must be \(3, 4\), .* got \(3, 5\)"),
         ((3, None), {"moments": (3, 2, 4)}, r"got \(3, 2, 4\)"),
         ((3, 3), {"content_moments": (2, 4)}, r"content_moments must be \(3, 4\)"),
     ],

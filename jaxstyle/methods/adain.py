@@ -83,6 +83,7 @@ class Config(PerceptualConfig):
     modulation: int = setting(
         0, "hidden units between a painting's code and factors of the decoder's features", least=0
     )
+    norm: bool = setting(False, "instance normalisation after the decoder's convolutions")
     content_target: str = setting(
         "adain",
         "what the content loss asks for: normalised features, or the content's own",
@@ -117,17 +118,24 @@ class Decoder(nn.Module):
         widths: of the encoder's convolutions, a tuple for each block, up to the first level.
         levels: as `Config.levels`.
         modulation: as `Config.modulation`.
+        norm: as `Config.norm`.
         dtype: what to compute in.
     """
 
     widths: tuple[tuple[int, ...], ...]
     levels: tuple[str, ...]
     modulation: int = 0
+    norm: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, features: Mapping[str, Array], code: Code, masks: Array | None = None
+        self,
+        features: Mapping[str, Array],
+        code: Code,
+        masks: Array | None = None,
+        *,
+        until: str = "",
     ) -> Array:
         """Makes pictures.
 
@@ -135,6 +143,8 @@ class Decoder(nn.Module):
             features: normalised, `{level: [batch, h, w, channels]}`.
             code: of the paintings.
             masks: of the regions, `[batch, height, width, regions]`; None without.
+            until: the name of a convolution, to get what comes out of it instead: what its
+                normalisation has the statistics of.
 
         Returns:
             float32 `[batch, height, width, 3]`, of which what lies beyond [0, 1] is to be clipped.
@@ -155,6 +165,7 @@ class Decoder(nn.Module):
                 if level in self.levels[:-1]:
                     skip = layers.Conv(
                         outputs,
+                        1,
                         use_bias=False,
                         kernel_init=_small,
                         dtype=self.dtype,
@@ -164,11 +175,23 @@ class Decoder(nn.Module):
                 enlarge = False
                 if (block, place) == (1, 1):
                     return y.astype(jnp.float32) + 0.5
+                if name == until:
+                    return y
+                if self.norm:
+                    y = layers.InstanceNorm(dtype=self.dtype, name=f"{name}_norm")(y)
                 if hidden is not None:
                     y = self._modulate(y, hidden, masks, name)
                 x = nn.relu(y)
             enlarge = True
         raise AssertionError("widths are never empty")
+
+    @property
+    def normalized(self) -> tuple[str, ...]:
+        """The convolutions that are followed by a normalisation by the picture, in order."""
+        if not self.norm:
+            return ()
+        places = [(b, p) for b, row in enumerate(self.widths, 1) for p in range(1, len(row) + 1)]
+        return tuple(f"conv{b}_{p}" for b, p in reversed(places[1:]))
 
     def _inputs(self, block: int, place: int) -> int:
         """How many channels the encoder's convolution takes."""
@@ -284,7 +307,8 @@ def make_network(
                 blocks.append([])
             blocks[block - 1].append(params[f"{name}/kernel"].shape[-1])
     widths = tuple(tuple(block) for block in blocks)
-    return Network(Decoder(widths, config.levels, config.modulation, dtype), padding, dtype)
+    decoder = Decoder(widths, config.levels, config.modulation, config.norm, dtype)
+    return Network(decoder, padding, dtype)
 
 
 # --- pure functions ------------------------------------------------------------------------------
@@ -335,6 +359,8 @@ def decode(
     own: Code,
     strength: float | Array = 1.0,
     masks: Array | None = None,
+    moments: Mapping[str, Any] | None = None,
+    until: str = "",
 ) -> Array:
     """Pictures out of a content's features and a painting's code.
 
@@ -347,6 +373,9 @@ def decode(
         strength: 0 for the content's own code, 1 for the painting's, between them for a mixture
             (Huang and Belongie, Eq. 14).
         masks: of the content's regions, where the codes are of regions.
+        moments: of the decoder's own features, as `layers.InstanceNorm` takes them, where the
+            features are a part of a picture.
+        until: as `Decoder` takes it.
 
     Returns:
         float32 `[batch, height, width, 3]`, of which what lies beyond [0, 1] is to be clipped.
@@ -363,7 +392,8 @@ def decode(
             changed[level] = transfer.adain_regions(
                 x, code[level], small, content_moments=own[level]
             )
-    return jnp.asarray(network.decoder.apply({"params": params}, changed, code, masks))
+    variables = {"params": params} | ({layers.MOMENTS: moments} if moments else {})
+    return jnp.asarray(network.decoder.apply(variables, changed, code, masks, until=until))
 
 
 def padding_of(network: Network, height: int, width: int) -> list[tuple[int, int]]:

@@ -2,7 +2,8 @@
 
 In a first sweep over the tiles the picture is encoded. Its features are kept in the host's memory,
 where they take a small part of what the whole would, and their moments are gathered over the whole
-picture, or over its regions. In a second sweep they are normalised and decoded.
+picture, or over its regions. In a second sweep they are normalised and decoded. A decoder that
+normalises its own features takes one sweep more for each of them, which decodes as far as there.
 
 Tiles are made of cells, of as many pixels as the network halves away: so they pool what the whole
 picture pools.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -62,8 +63,12 @@ def generate(
     )
     sources = {"pictures": picture, **regions}
     features, own = _encoded(network, variables["encoder"], sources, encoding)
-    decode = functools.partial(_decode, network, variables["params"], code, own, strength)
+    given = variables["params"], code, own, strength
     sources = {"features": features, **regions}
+    moments: dict[str, Any] = {}
+    for name in network.decoder.normalized:
+        moments[f"{name}_norm"] = _gathered(network, name, (*given, moments), sources, decoding)
+    decode = functools.partial(_decode, network, *given, moments)
     made = np.empty_like(picture)
     for place, found in _swept(decode, sources, decoding):
         place.put(found, made)
@@ -180,7 +185,7 @@ def _encoded(
         parts = total.mean, np.sqrt(total.variance + transfer.EPSILON)
         if "masks" not in sources:  # of one region, which is all
             parts = [part[0] for part in parts]
-        own[level] = losses.Moments(*(np.asarray(part, np.float32)[None] for part in parts))
+        own[level] = losses.Moments(*(jnp.asarray(part, jnp.float32)[None] for part in parts))
     return features, own
 
 
@@ -193,15 +198,73 @@ def _encode(
     cells = [side // network.grain for side in pictures.shape[1:3]]
     moments = {}
     for level, x in features.items():
-        rows, columns = (
-            (first * side // n <= jnp.arange(side)) & (jnp.arange(side) < last * side // n)
-            for (first, last), side, n in zip(counts, x.shape[1:3], cells, strict=True)
-        )
-        shares = (rows[:, None] & columns).astype(jnp.float32)[..., None]
+        shares = _counted(counts, cells, x.shape[1:3])
         if masks is not None:
             shares = shares * transfer.resize_masks(masks, *x.shape[1:3])[0]
         moments[level] = _moments(x[0].astype(jnp.float32), shares)
     return features, moments
+
+
+def _counted(counts: Array, cells: Sequence[int], sides: Sequence[int]) -> Array:
+    """Ones where features of a tile count, zeros in its margin, `[h, w, 1]`.
+
+    Args:
+        counts: as `_Place.counts`.
+        cells: of the tile, down and across.
+        sides: of the features.
+    """
+    rows, columns = (
+        (first * side // n <= jnp.arange(side)) & (jnp.arange(side) < last * side // n)
+        for (first, last), side, n in zip(counts, sides, cells, strict=True)
+    )
+    return (rows[:, None] & columns).astype(jnp.float32)[..., None]
+
+
+def _gathered(
+    network: Network,
+    name: str,
+    given: tuple[Any, ...],
+    sources: Mapping[str, Any],
+    places: list[_Place],
+) -> dict[str, Array]:
+    """Mean and variance of what a convolution of the decoder gives, over the whole picture."""
+    total: tiling.Moments | None = None
+    compute = functools.partial(_statistics, network, name, *given)
+    for _, found in _swept(compute, sources, places):
+        moments = tiling.Moments(*(np.asarray(part, np.float64) for part in found))
+        total = total.merge(moments) if total else moments
+    assert total is not None
+    pairs = {"mean": total.mean, "variance": total.variance}
+    return {key: jnp.asarray(value, jnp.float32)[:, None, None] for key, value in pairs.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _statistics(
+    network: Network,
+    name: str,
+    params: Any,
+    code: Code,
+    own: Code,
+    strength: Array,
+    moments: Mapping[str, Any],
+    counts: Array,
+    features: Mapping[str, Array],
+    masks: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """`tiling.Moments` of what a convolution gives for what counts of a tile."""
+    x = adain.decode(
+        network,
+        params,
+        features,
+        code,
+        own=own,
+        strength=strength,
+        masks=masks,
+        moments=moments,
+        until=name,
+    )
+    cells = features[network.levels[-1]].shape[1:3]
+    return _moments(x[0].astype(jnp.float32), _counted(counts, cells, x.shape[1:3]))
 
 
 def _moments(x: Array, shares: Array) -> tuple[Array, Array, Array]:
@@ -223,11 +286,21 @@ def _decode(
     code: Code,
     own: Code,
     strength: Array,
+    moments: Mapping[str, Any],
     counts: Array,
     features: Mapping[str, Array],
     masks: Array | None = None,
 ) -> Array:
     """A tile of the picture."""
     del counts
-    made = adain.decode(network, params, features, code, own=own, strength=strength, masks=masks)
+    made = adain.decode(
+        network,
+        params,
+        features,
+        code,
+        own=own,
+        strength=strength,
+        masks=masks,
+        moments=moments,
+    )
     return jnp.clip(made, 0, 1)
