@@ -24,6 +24,7 @@ def get_config() -> TrainConfig:
             levels=("relu2_1", "relu3_1", "relu4_1"),
             modulation=64,
             norm=True,
+            colors=True,
             vary_colors=True,
             content_target="content",
             normalize_features=True,

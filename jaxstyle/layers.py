@@ -185,6 +185,23 @@ class InstanceNorm(_ByPicture):
         return (self._standardize(x, self.epsilon) * gamma + beta).astype(self.dtype)
 
 
+class Standardize(_ByPicture):
+    """Instance normalisation to a mean of 0 and a deviation of 1, without parameters.
+
+    It gives and takes the moments as `InstanceNorm` does.
+
+    Attributes:
+        epsilon: added to the variance.
+    """
+
+    epsilon: float = EPSILON
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[batch, height, width, channels]` to float32 of that shape."""
+        return self._standardize(x, self.epsilon)
+
+
 class ConditionalInstanceNorm(_ByPicture):
     """Instance normalisation with a gamma and a beta for each style, mixed by weights.
 

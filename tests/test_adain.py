@@ -87,8 +87,8 @@ def pictures(rows=2, height=16, width=16, seed=0):
 def random_code(levels, regions=None, seed=0):
     """A painting's code that no painting has."""
     rng, code = np.random.default_rng(seed), {}
-    for level in levels:
-        channels = WIDTHS[levels][int(level[4]) - 1][0]
+    for level in (*levels, adain.PIXELS):
+        channels = WIDTHS[levels][int(level[4]) - 1][0] if level in levels else 3
         shape = (1, channels) if regions is None else (1, regions, channels)
         code[level] = Moments(*(rng.uniform(0.2, 0.8, shape).astype(np.float32) for _ in range(2)))
     return code
@@ -101,7 +101,7 @@ WIDTHS = {LEVELS: ((4,), (6,)), SEVERAL: ((4, 4), (6,), (8,)), ("relu1_1",): ((4
 @functools.lru_cache
 def make(levels=LEVELS, modulation=0, norm=False):
     """A network as after some training: modulation that does something, pictures in range."""
-    config = adain.Config(levels=levels, modulation=modulation, norm=norm)
+    config = adain.Config(levels=levels, modulation=modulation, norm=norm, colors=norm)
     params = random_params(WIDTHS[levels])
     network = adain.make_network(config, params, "reflect")
     rng = np.random.default_rng(3)
@@ -340,6 +340,19 @@ def test_flat_pictures_have_finite_pictures_and_gradients():
     (_, made), gradients = loss(variables["params"])
     assert np.isfinite(made).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_pictures_get_the_colours_of_the_painting():
+    network, variables = make(SEVERAL, 5, norm=True)
+    content, style = pictures(2, 24, 32)[:1], pictures(1, 20, 20, seed=5)
+    code = adain.style_code(network, variables, style)
+    features = adain.encode(network, variables["encoder"], content)
+    own = adain.code_of(features)
+    made = adain.decode(network, variables["params"], features, code, own=own, strength=1.0)
+    np.testing.assert_allclose(made.mean((1, 2)), style.mean((1, 2)), atol=1e-5)
+    np.testing.assert_allclose(made.std((1, 2)), style.std((1, 2)), atol=1e-3)
+    same = adain.decode(network, variables["params"], features, code, own=own, strength=0.0)
+    np.testing.assert_allclose(same.mean((1, 2)), content.mean((1, 2)), atol=1e-5)
 
 
 # --- tiles ---------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ from jaxstyle.training.perceptual import PerceptualConfig
 Code = Mapping[str, Moments]
 """Moments at each level: `[batch, channels]`, or `[batch, regions, channels]` with masks."""
 
+# The pictures themselves, as a level: their moments are those of their colours.
+PIXELS = "pixels"
 # Models of this method have no styles of their own (`models`).
 ANY_STYLE = True
 # Pictures are made at least so large inside: smaller maps have no statistics to speak of.
@@ -83,6 +85,9 @@ class Config(PerceptualConfig):
     modulation: int = setting(
         0, "hidden units between a painting's code and factors of the decoder's features", least=0
     )
+    colors: bool = setting(
+        False, "give pictures the mean and deviation of the painting's red, green and blue"
+    )
     norm: bool = setting(False, "instance normalisation after the decoder's convolutions")
     content_target: str = setting(
         "adain",
@@ -119,6 +124,7 @@ class Decoder(nn.Module):
         levels: as `Config.levels`.
         modulation: as `Config.modulation`.
         norm: as `Config.norm`.
+        colors: as `Config.colors`; then codes have moments of PIXELS.
         dtype: what to compute in.
     """
 
@@ -126,6 +132,7 @@ class Decoder(nn.Module):
     levels: tuple[str, ...]
     modulation: int = 0
     norm: bool = False
+    colors: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -173,10 +180,10 @@ class Decoder(nn.Module):
                     )
                     y = y + skip(features[level])
                 enlarge = False
-                if (block, place) == (1, 1):
-                    return y.astype(jnp.float32) + 0.5
                 if name == until:
                     return y
+                if (block, place) == (1, 1):
+                    return self._finish(y, code, masks)
                 if self.norm:
                     y = layers.InstanceNorm(dtype=self.dtype, name=f"{name}_norm")(y)
                 if hidden is not None:
@@ -188,10 +195,23 @@ class Decoder(nn.Module):
     @property
     def normalized(self) -> tuple[str, ...]:
         """The convolutions that are followed by a normalisation by the picture, in order."""
-        if not self.norm:
-            return ()
         places = [(b, p) for b, row in enumerate(self.widths, 1) for p in range(1, len(row) + 1)]
-        return tuple(f"conv{b}_{p}" for b, p in reversed(places[1:]))
+        first, *others = (f"conv{b}_{p}" for b, p in places)
+        return (*(reversed(others) if self.norm else ()), *([first] if self.colors else ()))
+
+    def _finish(self, y: Array, code: Code, masks: Array | None) -> Array:
+        """Colours out of what the last convolution gives."""
+        y = y.astype(jnp.float32)
+        if not self.colors:
+            return y + 0.5
+        mean, std = (self._placed(value, masks, y) for value in code[PIXELS])
+        return mean + std * layers.Standardize(name="conv1_1_norm")(y)
+
+    def _placed(self, values: Array, masks: Array | None, x: Array) -> Array:
+        """Values of a picture, or of its regions, where they apply to features."""
+        if masks is None:
+            return values[:, None, None]
+        return transfer.spread(values, transfer.resize_masks(masks, *x.shape[1:3]))
 
     def _inputs(self, block: int, place: int) -> int:
         """How many channels the encoder's convolution takes."""
@@ -215,11 +235,7 @@ class Decoder(nn.Module):
         dense = nn.Dense(
             2 * x.shape[-1], kernel_init=nn.initializers.zeros, name=f"{name}_modulation"
         )
-        values = dense(hidden)
-        if masks is None:
-            values = values[:, None, None]
-        else:
-            values = transfer.spread(values, transfer.resize_masks(masks, *x.shape[1:3]))
+        values = self._placed(dense(hidden), masks, x)
         gamma, beta = jnp.split(values, 2, axis=-1)
         return (x * (1 + gamma) + beta).astype(self.dtype)
 
@@ -307,7 +323,7 @@ def make_network(
                 blocks.append([])
             blocks[block - 1].append(params[f"{name}/kernel"].shape[-1])
     widths = tuple(tuple(block) for block in blocks)
-    decoder = Decoder(widths, config.levels, config.modulation, config.norm, dtype)
+    decoder = Decoder(widths, config.levels, config.modulation, config.norm, config.colors, dtype)
     return Network(decoder, padding, dtype)
 
 
@@ -315,14 +331,15 @@ def make_network(
 
 
 def encode(network: Network, params: vgg.Parameters, pictures: Array) -> dict[str, Array]:
-    """Features of pictures at each level.
+    """Features of pictures at each level, and at PIXELS where the decoder needs the colours.
 
     Args:
         network: see there.
         params: of the encoder, or what `features.prepare` makes of them.
         pictures: float32 `[batch, height, width, 3]`, sRGB in [0, 1].
     """
-    return vgg.vgg(params, pictures.astype(network.dtype), network.levels, padding=network.padding)
+    found = vgg.vgg(params, pictures.astype(network.dtype), network.levels, padding=network.padding)
+    return found | {PIXELS: pictures} if network.decoder.colors else found
 
 
 def code_of(features: Mapping[str, Array], masks: Array | None = None) -> Code:
