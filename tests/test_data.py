@@ -218,7 +218,7 @@ def test_nothing_but_unreadable_pictures_is_an_error(tmp_path, count):
         for _ in range(2):  # and stays one
             with pytest.raises(UserError, match=r"data\.content: .*png.* is empty"):
                 next(batches)
-        assert batches.skipped <= 110
+        assert batches.skipped <= 150  # other threads are at pictures of their own
     with pytest.raises(UserError, match="is empty"):
         fixed_batches(make(str(tmp_path)), rows=1)
 

@@ -10,14 +10,14 @@ from jax import export
 from networks import random_weights
 
 from jaxstyle import images, methods, weights
-from jaxstyle.methods import distill, residual
+from jaxstyle.methods import adain, distill, residual
 from jaxstyle.training import parallel
 from jaxstyle.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 SIZE, ROWS, STEPS = 16, 8, 3
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Plain descent shows the gradient's direction as it is, and its length is among the metrics.
-OPTIMIZER = OptimizerConfig(name="sgd", b1=0.5, learning_rate=0.1, clip_norm=1.0)
+OPTIMIZER = OptimizerConfig(name="sgd", b1=0.5, learning_rate=0.05, clip_norm=1.0)
 
 
 def make_distill(folder):
@@ -47,7 +47,25 @@ def make_residual(folder):
     }
 
 
-SETTINGS = {"distill": make_distill, "residual": make_residual}
+def make_adain(folder):
+    return {
+        "model": adain.Config(
+            encoder=str(folder / "teacher.safetensors"),
+            features=str(folder / "teacher.safetensors"),
+            levels=("relu1_1", "relu2_1"),
+            modulation=4,
+            norm=True,
+            colors=True,
+            vary_colors=True,
+            content_layers={"relu2_1": 1.0},
+            style_layers={"relu1_1": 1.0, "relu2_1": 1.0},
+            normalize_features=True,
+        ),
+        "data": DataConfig(content=str(folder), style=str(folder)),
+    }
+
+
+SETTINGS = {"adain": make_adain, "distill": make_distill, "residual": make_residual}
 
 
 def test_every_method_is_tested_here():

@@ -246,7 +246,9 @@ def loaded(config):
 
 def test_terms_are_those_of_the_papers(files):
     """Johnson et al. 2016, Eqs. 2 to 4, in float64, of features over their mean activation."""
-    config = make_config(files, model={"content_weight": 3.0, "tv_weight": 2.0})
+    config = make_config(
+        files, model={"content_weight": 3.0, "style_weight": 10.0, "tv_weight": 2.0}
+    )
     networks, styles, targets = loaded(config)
     made, content, index = pictures(2, seed=1), pictures(2, seed=2), jnp.array([2, 0])
     found = perceptual.terms(networks, made, content, targets, index, config.model)
