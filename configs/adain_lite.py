@@ -8,7 +8,16 @@
 The encoder is the narrow network that comes with jaxstyle. Beside its relu4_1, relu2_1 and relu3_1
 are normalised and added on the decoder's way; what the decoder computes itself is normalised, too,
 and gets factors and terms that depend on the painting. All of these can be set back to the plain
-method's, which `adain` is. RESULT
+method's, which `adain` is.
+
+The network that comes along saw 25 paintings, their colours exchanged, and 1,150 photographs, with
+the features of a narrow VGG-19 (`--set model.features=FILE`), in parts that each started from the
+one before (`--set start=`): 544 steps at a learning rate of 0.02 and a style weight of 15, 816 at
+0.01 and 8, both without `colors`, and the 2,900 that are set here. 45 minutes on two cores, 0.5 s a
+step. On eight photographs and eight paintings that it never saw, at 256 pixels, it removes 75% of
+the photograph's Gram distance to the painting; structural similarity to the photograph is 0.36
+(`benchmarks/arbitrary.py`). It is a first one: a style weight of half as much and larger crops are
+what to try next.
 """
 
 from jaxstyle.methods import adain
@@ -34,7 +43,7 @@ def get_config() -> TrainConfig:
             ),
             style_weight=8.0,
         ),
-        steps=3300,
+        steps=2900,
         batch_size=4,
         crop_size=128,
         optimizer=OptimizerConfig(
