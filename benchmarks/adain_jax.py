@@ -58,7 +58,7 @@ def model_of(settings: dict[str, Any]) -> Any:
     config = adain.Config(**options | {"levels": tuple(options["levels"])})
     encoder, padding = adain.read_encoder(config)
     config = adain.Config(**options | {"levels": config.levels, "encoder_padding": padding})
-    variables = {"params": nested(settings["decoder"]), "encoder": adain.nested(encoder)}
+    variables = {"params": nested(settings["decoder"]), "encoder": models.nested(encoder)}
     return models.Model("adain", config, (), variables)
 
 

@@ -102,15 +102,10 @@ def make_paint(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str,
 
 def nested(path: str) -> dict[str, Any]:
     """The parameters of a file, as dicts within dicts."""
-    tree: dict[str, Any] = {}
+    from jaxstyle import models
+
     with np.load(path) as arrays:
-        for name, value in arrays.items():
-            *folders, last = name.split("/")
-            place = tree
-            for folder in folders:
-                place = place.setdefault(folder, {})
-            place[last] = value
-    return tree
+        return models.nested(arrays)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def save(
 
     path = tensors.check_name(path)
     arrays = {}
-    for name, value in sorted(_flat(model.variables).items()):
+    for name, value in sorted(flat(model.variables).items()):
         with np.errstate(over="ignore"):  # refused in the next line
             arrays[name] = np.ascontiguousarray(value, dtype)
         if not np.isfinite(arrays[name]).all():
@@ -213,7 +213,7 @@ def parse(data: bytes, name: str) -> Model:
         if value.dtype.kind != "f" or not np.isfinite(value).all():
             raise UserError(f"{name}: {key} has values that are not finite numbers")
     sha256 = hashlib.sha256(data).hexdigest()
-    model = Model(method, config, styles, _nested(arrays), Path(name).stem, sha256)
+    model = Model(method, config, styles, nested(arrays), Path(name).stem, sha256)
     try:
         module.check_model(model)
     except ValueError as error:
@@ -243,17 +243,17 @@ def check_shapes(wanted: Any, variables: Any) -> None:
             raise ValueError(f"{name} is {found}: expected {expected}, by the model's settings")
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Arrays by their whole names, with slashes."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         whole = f"{prefix}{name}"
-        found |= _flat(value, f"{whole}/") if isinstance(value, Mapping) else {whole: value}
+        found |= flat(value, f"{whole}/") if isinstance(value, Mapping) else {whole: value}
     return found
 
 
-def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The inverse of `_flat`, in float32."""
+def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse of `flat`, in float32."""
     tree: dict[str, Any] = {}
     for name, value in arrays.items():
         *folders, last = name.split("/")

@@ -236,7 +236,7 @@ def test_bfloat16_is_near():
     settings = adain.Config(levels=LEVELS, encoder_padding="reflect")
     variables = {
         "params": make()[1]["params"],
-        "encoder": adain.nested(random_params(WIDTHS[LEVELS])),
+        "encoder": models.nested(random_params(WIDTHS[LEVELS])),
     }
     model = models.Model("adain", settings, (), variables)
     code = random_code(LEVELS)

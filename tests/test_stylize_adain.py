@@ -39,7 +39,7 @@ def make_model():
         lambda leaf: random.normal(0, 0.2, leaf.shape).astype(np.float32),
         jax.eval_shape(init, jax.random.key(0)),
     )
-    return models.Model("adain", CONFIG, (), {"params": params, "encoder": adain.nested(encoder)})
+    return models.Model("adain", CONFIG, (), {"params": params, "encoder": models.nested(encoder)})
 
 
 def flat(path, value, size=(24, 32)):

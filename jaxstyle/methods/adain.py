@@ -495,7 +495,7 @@ def of_model(model: Model, *, dtype: Any = jnp.float32) -> tuple[Network, dict[s
 
     The encoder's kernels are transformed for the convolution of the CPU.
     """
-    encoder = flat(model.variables["encoder"])
+    encoder = models.flat(model.variables["encoder"])
     network = make_network(model.config, encoder, model.config.encoder_padding, dtype=dtype)
     used = vgg.prepare(encoder) if dtype == jnp.float32 else updates.cast(encoder, dtype)
     return network, {"params": model.variables["params"], "encoder": used}
@@ -588,7 +588,7 @@ def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest
     if found.config.method != "adain":
         raise UserError(f"{workdir} is a run of {found.config.method}: expected one of adain")
     encoder, padding = read_encoder(found.config.model)
-    variables = {"params": updates.restored_average(found.state), "encoder": nested(encoder)}
+    variables = {"params": updates.restored_average(found.state), "encoder": models.nested(encoder)}
     # A model is passed on: the folders of the machine that trained it stay behind.
     settings = dataclasses.replace(
         found.config.model,
@@ -607,7 +607,7 @@ def check_model(model: Model) -> None:
     """
     if set(model.variables) != {"encoder", "params"}:
         raise ValueError(f"expected encoder and params; got {', '.join(model.variables)}")
-    encoder = flat(model.variables["encoder"])
+    encoder = models.flat(model.variables["encoder"])
     weights.check_params(encoder)
     vgg.check_layers(encoder, model.config.levels)
     network = make_network(model.config, encoder, model.config.encoder_padding)
@@ -700,10 +700,10 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         return jnp.concatenate([batch["content"], batch["style"], make(state, batch)], axis=2)
 
     def variables(state: updates.TrainState) -> dict[str, Any]:
-        return {"params": updates.averaged(state), "encoder": nested(encoder)}
+        return {"params": updates.averaged(state), "encoder": models.nested(encoder)}
 
     def apply(variables: Any, content: Array, styles: Array, **controls: Any) -> Array:
-        variables = {**variables, "encoder": flat(variables["encoder"])}
+        variables = {**variables, "encoder": models.flat(variables["encoder"])}
         return stylize(
             network, variables, content, style_code(network, variables, styles), **controls
         )
@@ -724,17 +724,3 @@ def _recolored(pictures: Array, key: Array, axis_name: str | None) -> Array:
     keys = jax.lax.dynamic_slice_in_dim(jax.random.split(key, rows), first, pictures.shape[0])
     orders = jax.vmap(lambda k: jax.random.permutation(k, 3))(keys)
     return jnp.take_along_axis(pictures, orders[:, None, None], axis=3)
-
-
-def nested(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Parameters of an encoder as a tree, as a model's file has them."""
-    tree: dict[str, dict[str, Any]] = {}
-    for name, value in params.items():
-        layer, part = name.split("/")
-        tree.setdefault(layer, {})[part] = value
-    return tree
-
-
-def flat(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The inverse of `nested`."""
-    return {f"{layer}/{part}": value for layer, own in tree.items() for part, value in own.items()}
