@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from jaxstyle import convolution
+from jaxstyle import convolution, transfer
 from jaxstyle.config import did_you_mean
 
 NORMS = ("instance", "batch", "contrast", "none")
@@ -185,21 +185,20 @@ class InstanceNorm(_ByPicture):
         return (self._standardize(x, self.epsilon) * gamma + beta).astype(self.dtype)
 
 
-class Standardize(_ByPicture):
-    """Instance normalisation to a mean of 0 and a deviation of 1, without parameters.
+class Whiten(_ByPicture):
+    """Colours with a mean of 0 and a deviation of 1, uncorrelated, without parameters.
 
-    It gives and takes the moments as `InstanceNorm` does.
-
-    Attributes:
-        epsilon: added to the variance.
+    It gives and takes moments as `InstanceNorm` does: those of `transfer.with_sums`.
     """
-
-    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[batch, height, width, channels]` to float32 of that shape."""
-        return self._standardize(x, self.epsilon)
+        """`[batch, height, width, 3]` to float32 of that shape."""
+        sums = transfer.with_sums(x.astype(jnp.float32))
+        mean = self._mean("mean", sums)
+        variance = self._mean("variance", jnp.square(sums - mean))
+        root = transfer.covariance_root(jnp.sqrt(variance + transfer.EPSILON))
+        return transfer.times_colors(transfer.inverse_root(root), sums[..., :3] - mean[..., :3])
 
 
 class ConditionalInstanceNorm(_ByPicture):

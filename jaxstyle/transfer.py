@@ -167,3 +167,57 @@ def mix_moments(moments: Sequence[Moments], weights: Sequence[float | Array]) ->
         raise ValueError(f"expected a weight for each style; got {len(weights)}, {len(moments)}")
     pairs = list(zip(weights, moments, strict=True))
     return Moments(sum(w * m.mean for w, m in pairs), sum(w * m.std for w, m in pairs))  # pyright: ignore[reportArgumentType]
+
+
+# --- colours -------------------------------------------------------------------------------------
+
+
+def with_sums(pictures: Array) -> Array:
+    """Red, green and blue, and beside them the sums of each two, `[..., 6]`.
+
+    The deviations of these six say what the covariance of three says (`covariance_root`), and they
+    are gathered and mixed as those of any channels are.
+    """
+    red, green, blue = (pictures[..., i] for i in range(3))
+    return jnp.stack([red, green, blue, red + green, red + blue, green + blue], axis=-1)
+
+
+def covariance_root(std: Array) -> Array:
+    """The lower triangular root of the covariance of colours: root @ root.T is the covariance.
+
+    Args:
+        std: deviations of what `with_sums` gives, `[..., 6]`.
+
+    Returns:
+        `[..., 3, 3]`. What would be less than EPSILON of a variance is raised to that: the root has
+        an inverse whatever the colours are.
+    """
+    red, green, blue, red_green, red_blue, green_blue = (std[..., i] ** 2 for i in range(6))
+    zero = jnp.zeros_like(red)
+    a = jnp.sqrt(jnp.maximum(red, EPSILON))
+    b = 0.5 * (red_green - red - green) / a
+    c = 0.5 * (red_blue - red - blue) / a
+    d = jnp.sqrt(jnp.maximum(green - b**2, EPSILON))
+    e = (0.5 * (green_blue - green - blue) - b * c) / d
+    f = jnp.sqrt(jnp.maximum(blue - c**2 - e**2, EPSILON))
+    rows = (a, zero, zero), (b, d, zero), (c, e, f)
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+
+
+def times_colors(matrices: Array, pictures: Array) -> Array:
+    """Matrices `[..., 3, 3]` times colours `[..., 3]`, whose other axes are those or 1."""
+    # No product of matrices: as a sum it is done in the loop that makes the colours.
+    return jnp.sum(matrices * pictures[..., None, :], axis=-1)
+
+
+def inverse_root(root: Array) -> Array:
+    """The inverse of a lower triangular matrix `[..., 3, 3]`."""
+    a, b, c = root[..., 0, 0], root[..., 1, 0], root[..., 2, 0]
+    d, e, f = root[..., 1, 1], root[..., 2, 1], root[..., 2, 2]
+    zero = jnp.zeros_like(a)
+    rows = (
+        (1 / a, zero, zero),
+        (-b / (a * d), 1 / d, zero),
+        ((b * e - c * d) / (a * d * f), -e / (d * f), 1 / f),
+    )
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)

@@ -88,7 +88,7 @@ def random_code(levels, regions=None, seed=0):
     """A painting's code that no painting has."""
     rng, code = np.random.default_rng(seed), {}
     for level in (*levels, adain.PIXELS):
-        channels = WIDTHS[levels][int(level[4]) - 1][0] if level in levels else 3
+        channels = WIDTHS[levels][int(level[4]) - 1][0] if level in levels else 6
         shape = (1, channels) if regions is None else (1, regions, channels)
         code[level] = Moments(*(rng.uniform(0.2, 0.8, shape).astype(np.float32) for _ in range(2)))
     return code

@@ -189,6 +189,17 @@ def test_moments_of_the_whole_picture_serve_its_tiles(norm):
 # --- many styles ---------------------------------------------------------------------------------
 
 
+def test_white_colors_are_uncorrelated():
+    x = random(2, 30, 20, 3) @ np.array([[1, 0.5, 0.2], [0, 1, 0.7], [0, 0, 1]])
+    made, moments = layers.Whiten().apply({}, x, mutable=[layers.MOMENTS])
+    for pixels in np.asarray(made, np.float64):
+        flat = pixels.reshape(-1, 3)
+        np.testing.assert_allclose(flat.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(np.cov(flat.T, bias=True), np.eye(3), atol=1e-3)
+    part = layers.Whiten().apply(moments, x[:, 4:11, 5:9])
+    np.testing.assert_allclose(part, made[:, 4:11, 5:9], atol=1e-5)
+
+
 def test_conditional_normalisation_of_one_style_is_plain_normalisation():
     x, gamma, beta = array(random(3, 5, 4, 6)), array(random(6, seed=1)), array(random(6, seed=2))
     plain = layers.InstanceNorm().apply({"params": {"gamma": gamma, "beta": beta}}, x)

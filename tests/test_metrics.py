@@ -57,6 +57,13 @@ def test_ssim_knows_the_range_of_values():
     )
 
 
+def test_blocks_of_a_large_picture_make_the_whole(monkeypatch):
+    x, y = (p.astype(np.float32) for p in _pictures(1, 41, 37, 3))
+    whole = metrics.ssim(x, y)
+    monkeypatch.setattr(metrics, "_BLOCK", 9)
+    np.testing.assert_allclose(metrics.ssim(x, y), whole, rtol=1e-5)
+
+
 def test_ssim_has_gradients():
     x, y = _pictures(1, 12, 12, 1)
     check_grads(

@@ -13,7 +13,7 @@ import pytest
 from networks import random_weights
 from tiny import write_pictures
 
-from jaxstyle import images, models, weights
+from jaxstyle import images, metrics, models, weights
 from jaxstyle.errors import UserError
 from jaxstyle.layers import MOMENTS
 from jaxstyle.methods import distill, residual
@@ -295,6 +295,45 @@ def test_the_scale_of_features_means_nothing_once_they_are_normalised(files, tmp
         )
         found.append(terms.total)
     np.testing.assert_allclose(*found, rtol=1e-4)
+
+
+def test_relative_distances_are_those_over_the_targets_own(files):
+    """What the style loss is of Gram matrices, then, is what `benchmarks/judging.py` measures."""
+    config = make_config(
+        files, model={"content_weight": 3.0, "style_weight": 10.0, "relative": True}
+    )
+    networks, styles, targets = loaded(config)
+    made, content, index = pictures(2, seed=1), pictures(2, seed=2), jnp.array([2, 0])
+    found = perceptual.terms(networks, made, content, targets, index, config.model)
+
+    def extract(x):
+        features = perceptual.extract(networks, jnp.asarray(x), ["relu1_1", "relu2_1"])
+        flat = {
+            n: np.asarray(v[0], np.float64).reshape(-1, v.shape[-1]) for n, v in features.items()
+        }
+        return flat["relu2_1"], [x.T @ x / len(x) for x in flat.values()]
+
+    for row, style in enumerate(index):
+        parts = (made[row][None], content[row][None], styles[style].pixels[None])
+        (ours, grams), (theirs, _), (_, wanted) = (extract(x) for x in parts)
+        distance = 3 * np.sum((ours - theirs) ** 2) / np.sum(theirs**2)
+        assert found.content[row] == pytest.approx(distance, rel=1e-4)
+        pairs = zip(grams, wanted, strict=True)
+        distance = sum(10 * 0.5 * np.sum((a - b) ** 2) / np.sum(b**2) for a, b in pairs)
+        assert found.style[row] == pytest.approx(distance, rel=1e-4)
+
+
+def test_the_structure_term_is_what_is_missing_of_the_similarity(files):
+    config = make_config(files, model={**TINY, "structure_weight": 2.0})
+    networks, _, targets = loaded(config)
+    made, content = pictures(2, seed=1), pictures(2, seed=2)
+    found = perceptual.terms(networks, made, content, targets, jnp.arange(2), config.model)
+    np.testing.assert_allclose(found.structure, 2 - 2 * metrics.ssim(made, content), rtol=1e-5)
+    np.testing.assert_allclose(
+        found.total, found.content + found.style + found.structure, rtol=1e-6
+    )
+    same = perceptual.terms(networks, content, content, targets, jnp.arange(2), config.model)
+    np.testing.assert_allclose(same.structure, 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("style_loss", ["gatys", "elements", "moments", "wasserstein"])

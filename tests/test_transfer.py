@@ -250,3 +250,51 @@ def test_smaller_masks_are_means_that_sum_to_one():
     np.testing.assert_allclose(found[0, :, 0, 0], found[0, :, 1, 1], atol=1e-6)
     whole = transfer.resize_masks(np.ones((1, 8, 8, 1), np.float32), 3, 5)
     np.testing.assert_allclose(whole, 1, atol=1e-6)
+
+
+# --- colours -------------------------------------------------------------------------------------
+
+
+def colors(*shape, seed=4):
+    """Colours that go together, as those of pictures do."""
+    rng = np.random.default_rng(seed)
+    return (rng.random((*shape, 3)) @ rng.uniform(0.1, 0.5, (3, 3))).astype(np.float32)
+
+
+def root_of(x):
+    """The root of the covariance, as the deviations of sums give it."""
+    return transfer.covariance_root(channel_moments(transfer.with_sums(x), eps=0).std)
+
+
+def test_deviations_of_sums_give_the_covariance():
+    x = colors(2, 30, 20)
+    root = np.asarray(root_of(x), np.float64)
+    assert not np.triu(root, 1).any()
+    for row, pixels in zip(root, x, strict=True):
+        wanted = np.cov(pixels.reshape(-1, 3).astype(np.float64).T, bias=True)
+        np.testing.assert_allclose(row @ row.T, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_the_inverse_of_a_root_undoes_it():
+    root = root_of(colors(3, 12, 10))
+    found = np.matmul(transfer.inverse_root(root), root)
+    np.testing.assert_allclose(found, np.broadcast_to(np.eye(3), (3, 3, 3)), atol=1e-5)
+
+
+def test_matrices_apply_to_each_color():
+    x, root = colors(2, 5, 4), root_of(colors(2, 9, 9))
+    found = transfer.times_colors(root[:, None, None], x)
+    np.testing.assert_allclose(found, np.einsum("bij,bhwj->bhwi", root, x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), np.full(3, 0.5), np.array([0.1, 0.9, 0.3])])
+def test_flat_and_grey_pictures_have_roots_with_an_inverse(value):
+    def inverse(pixels):
+        std = channel_moments(transfer.with_sums(pixels)).std
+        return transfer.inverse_root(transfer.covariance_root(std))
+
+    flat = np.broadcast_to(value, (1, 4, 4, 3)).astype(np.float32)
+    grey = flat * np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 4, 4, 1)
+    for x in (flat, grey):
+        assert np.abs(inverse(x)).max() < 1e5
+        assert np.isfinite(jax.grad(lambda pixels: jnp.sum(inverse(pixels)))(x)).all()

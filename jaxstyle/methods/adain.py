@@ -42,7 +42,7 @@ from jaxstyle.training.perceptual import PerceptualConfig
 Code = Mapping[str, Moments]
 """Moments at each level: `[batch, channels]`, or `[batch, regions, channels]` with masks."""
 
-# The pictures themselves, as a level: their moments are those of their colours.
+# The pictures themselves, as a level: colours, and sums of them, for the covariance.
 PIXELS = "pixels"
 # Models of this method have no styles of their own (`models`).
 ANY_STYLE = True
@@ -86,7 +86,7 @@ class Config(PerceptualConfig):
         0, "hidden units between a painting's code and factors of the decoder's features", least=0
     )
     colors: bool = setting(
-        False, "give pictures the mean and deviation of the painting's red, green and blue"
+        False, "give pictures the mean and covariance of the painting's red, green and blue"
     )
     norm: bool = setting(False, "instance normalisation after the decoder's convolutions")
     content_target: str = setting(
@@ -150,8 +150,8 @@ class Decoder(nn.Module):
             features: normalised, `{level: [batch, h, w, channels]}`.
             code: of the paintings.
             masks: of the regions, `[batch, height, width, regions]`; None without.
-            until: the name of a convolution, to get what comes out of it instead: what its
-                normalisation has the statistics of.
+            until: the name of a convolution, to get instead what the normalisation after it has the
+                statistics of.
 
         Returns:
             float32 `[batch, height, width, 3]`, of which what lies beyond [0, 1] is to be clipped.
@@ -180,10 +180,10 @@ class Decoder(nn.Module):
                     )
                     y = y + skip(features[level])
                 enlarge = False
+                if (block, place) == (1, 1):
+                    return transfer.with_sums(y) if until else self._finish(y, code, masks)
                 if name == until:
                     return y
-                if (block, place) == (1, 1):
-                    return self._finish(y, code, masks)
                 if self.norm:
                     y = layers.InstanceNorm(dtype=self.dtype, name=f"{name}_norm")(y)
                 if hidden is not None:
@@ -204,8 +204,11 @@ class Decoder(nn.Module):
         y = y.astype(jnp.float32)
         if not self.colors:
             return y + 0.5
-        mean, std = (self._placed(value, masks, y) for value in code[PIXELS])
-        return mean + std * layers.Standardize(name="conv1_1_norm")(y)
+        white = layers.Whiten(name="conv1_1_norm")(y)
+        mean = self._placed(code[PIXELS].mean[..., :3], masks, y)
+        root = transfer.covariance_root(code[PIXELS].std)
+        root = self._placed(root.reshape(*root.shape[:-2], 9), masks, y)
+        return mean + transfer.times_colors(root.reshape(*root.shape[:-1], 3, 3), white)
 
     def _placed(self, values: Array, masks: Array | None, x: Array) -> Array:
         """Values of a picture, or of its regions, where they apply to features."""
@@ -339,7 +342,7 @@ def encode(network: Network, params: vgg.Parameters, pictures: Array) -> dict[st
         pictures: float32 `[batch, height, width, 3]`, sRGB in [0, 1].
     """
     found = vgg.vgg(params, pictures.astype(network.dtype), network.levels, padding=network.padding)
-    return found | {PIXELS: pictures} if network.decoder.colors else found
+    return found | {PIXELS: transfer.with_sums(pictures)} if network.decoder.colors else found
 
 
 def code_of(features: Mapping[str, Array], masks: Array | None = None) -> Code:
@@ -677,7 +680,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         own, code = code_of(features), code_of(encode(network, used, style))
         made = decode(network, params, features, code, own=own)
         found = compare(made, content, style)
-        metrics = {name: jnp.mean(getattr(found, name)) for name in ("content", "style", "tv")}
+        metrics = found.means
         loss = jnp.mean(found.total)
         if settings.identity_weight:
             same = decode(network, params, features, own, own=own)
@@ -692,7 +695,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
 
     def evaluate(state: updates.TrainState, batch: Any) -> updates.Metrics:
         found = compare(make(state, batch), batch["content"], batch["style"])
-        metrics = {name: jnp.mean(getattr(found, name)) for name in ("content", "style", "tv")}
+        metrics = found.means
         metrics["loss"] = jnp.mean(found.total)
         return metrics if axis_name is None else jax.lax.pmean(metrics, axis_name)
 

@@ -245,8 +245,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
             mutable=["batch_stats"],
         )
         found = compare(made, content, index)
-        metrics = {name: jnp.mean(getattr(found, name)) for name in ("content", "style", "tv")}
-        return jnp.mean(found.total), (metrics, changed.get("batch_stats", ()))
+        return jnp.mean(found.total), (found.means, changed.get("batch_stats", ()))
 
     def make(state: updates.TrainState, content: Array, index: Array) -> Array:
         variables = _variables(updates.averaged(state), state.statistics)
@@ -260,7 +259,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         for turn in range(-(-count // rows)):
             index = (turn * rows + first + jnp.arange(content.shape[0])) % count
             seen = compare(make(state, content, index), content, index)
-            values = {"loss": seen.total, **{n: getattr(seen, n) for n in _TERMS}}
+            values = {"loss": seen.total, **{n: getattr(seen, n) for n in perceptual.TERMS}}
             if len(targets.size[next(iter(settings.style_layers))]) > 1:
                 nearest = perceptual.nearest_style(seen.statistics, targets, settings)
                 values["accuracy"] = (nearest == index).astype(jnp.float32)
@@ -290,9 +289,6 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         sample=sample,
         kinds=("content",),
     )
-
-
-_TERMS = ("content", "style", "tv")
 
 
 def _variables(params: Any, statistics: Any) -> dict[str, Any]:

@@ -7,8 +7,9 @@ picture, here for a batch in which each picture has a style of its own.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from jaxstyle import features as vgg
-from jaxstyle import images, losses, weights
+from jaxstyle import images, losses, metrics, weights
 from jaxstyle.config import PADDINGS, setting
 from jaxstyle.errors import UserError
 from jaxstyle.objective import STYLE_LOSSES, total_variation
@@ -43,6 +44,9 @@ class PerceptualConfig:
     content_weight: float = setting(1.0, "weight of the content loss", least=0)
     style_weight: float = setting(4.0, "weight of the style loss", least=0)
     tv_weight: float = setting(0.0, "weight of the total variation", least=0)
+    structure_weight: float = setting(
+        0.0, "weight of what is missing to a structural similarity of 1 to the content", least=0
+    )
     content_layers: Mapping[str, float] = setting(
         {"relu3_1": 0.5, "relu4_1": 0.5}, "layers that keep the content, and their weights"
     )
@@ -57,6 +61,9 @@ class PerceptualConfig:
     )
     normalize_features: bool = setting(
         True, "divide each layer by its style's mean activation, so that weights fit any features"
+    )
+    relative: bool = setting(
+        False, "divide each distance by that of features of zero, so that all paintings weigh alike"
     )
 
 
@@ -270,12 +277,21 @@ class Terms(NamedTuple):
     content: Array
     style: Array
     tv: Array
+    structure: Array
     statistics: dict[str, Any]
 
     @property
     def total(self) -> Array:
         """The loss of each picture, `[batch]`."""
-        return self.content + self.style + self.tv
+        return self.content + self.style + self.tv + self.structure
+
+    @property
+    def means(self) -> dict[str, Array]:
+        """The terms over the batch, scalars."""
+        return {name: jnp.mean(getattr(self, name)) for name in TERMS}
+
+
+TERMS = ("content", "style", "tv", "structure")
 
 
 def terms(
@@ -309,19 +325,33 @@ def terms(
         wanted = extract(networks, content, list(config.content_layers), dtype=dtype)
     statistics = {name: loss.statistics(found[name]) for name in config.style_layers}
     zero = jnp.zeros(made.shape[0], jnp.float32)
-    content_term, style_term = zero, zero
+    content_term, style_term, tv, structure = zero, zero, zero, zero
+    compare = functools.partial(losses.content_loss, form=config.content_loss)
     for name, share in config.content_layers.items():
-        distance = losses.content_loss(found[name], wanted[name], form=config.content_loss)
-        content_term += config.content_weight * share * distance / targets.size[name][index] ** 2
+        size = targets.size[name][index] ** 2
+        distance = _distance(compare, found[name], wanted[name], size, config.relative)
+        content_term += config.content_weight * share * distance
     for name, share in config.style_layers.items():
         target = jax.tree.map(lambda rows: rows[index], targets.style[name])
-        distance = loss.distance(statistics[name], target)
         size = targets.size[name][index] ** loss.degree
-        style_term += config.style_weight * share * distance / size
-    tv = zero
+        distance = _distance(loss.distance, statistics[name], target, size, config.relative)
+        style_term += config.style_weight * share * distance
     if config.tv_weight:
         tv = config.tv_weight * total_variation(config.tv_loss)(made)
-    return Terms(content_term, style_term, tv, statistics)
+    if config.structure_weight:
+        structure = config.structure_weight * (1 - metrics.ssim(made, content))
+    return Terms(content_term, style_term, tv, structure, statistics)
+
+
+def _distance(
+    compare: Callable[[Any, Any], Array], found: Any, target: Any, size: Array, relative: bool
+) -> Array:
+    """The distance of features that were divided by a size, or relative to the target's."""
+    distance = compare(found, target)
+    if not relative:
+        return distance / size
+    whole = compare(jax.tree.map(jnp.zeros_like, found), target)
+    return distance / jnp.maximum(whole, 1e-6 * size)
 
 
 def nearest_style(
