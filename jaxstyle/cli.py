@@ -106,6 +106,29 @@ second Ctrl-C (143 by SIGTERM)
 """
 
 
+_EVALUATE_NOTES = """\
+examples:
+  jaxstyle evaluate --config eval_papers --output results \\
+      --set content=photos --set style=paintings
+  jaxstyle evaluate --config eval_papers --output results --quick ...    # a look in a minute or two
+  jaxstyle evaluate --config eval_papers --output results --survey ratings ...
+
+The folder gets report.html, tables/ (Markdown, CSV, JSON), plots and contact sheets. What it has of
+pictures and figures already is not made again: the same command goes on where it was stopped.
+docs/evaluation.md explains the protocols. --survey writes a page for people who rate the pictures;
+`jaxstyle survey` makes a table of what they send back.
+
+exit codes: 0 done; 2 a mistake in the command or in a file; 130 stopped by Ctrl-C (143 by
+SIGTERM), with what was made kept
+"""
+
+_SURVEY_NOTES = """\
+examples:
+  jaxstyle survey ratings/key.json answers-*.json
+  jaxstyle survey ratings/key.json answers/ -o ratings.csv
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line, with the nearest option as a suggestion."""
 
@@ -276,6 +299,8 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "styles": styles,
         "train": train,
         "sweep": sweep,
+        "evaluate": _add_evaluate_options(commands),
+        "survey": _add_survey_options(commands),
         "weights": weights,
     }
 
@@ -302,15 +327,61 @@ def _add_sweep_options(commands: argparse._SubParsersAction[_Parser]) -> _Parser
     return parser
 
 
-def _add_train_options(parser: _Parser) -> None:
+def _add_evaluate_options(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    parser = commands.add_parser(
+        "evaluate",
+        help="judge methods on photographs and paintings, and write a report",
+        description="Paints photographs in the styles of paintings by several methods, and "
+        "measures what comes out.",
+        usage="jaxstyle evaluate --config NAME|FILE --output DIR [options]",
+        epilog=_EVALUATE_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_config_options(parser)
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder of the report"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small and few pictures: to see that all is there"
+    )
+    parser.add_argument(
+        "--survey", type=Path, metavar="DIR", help="write a page for people to rate the pictures on"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a survey that is there already"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _add_survey_options(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    parser = commands.add_parser(
+        "survey",
+        help="make a table of the ratings that people sent back",
+        description="Makes a table of ratings: means for each method, with 95% intervals.",
+        usage="jaxstyle survey KEY ANSWERS [ANSWERS ...] [-o TABLE]",
+        epilog=_SURVEY_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("key", type=Path, metavar="KEY", help="key.json, beside the page")
+    parser.add_argument(
+        "answers", type=Path, nargs="+", metavar="ANSWERS", help="JSON files, or folders of them"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="TABLE", help="write it, too: .md, .csv or .json"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is there already"
+    )
+    return parser
+
+
+def _add_config_options(parser: _Parser) -> None:
     parser.add_argument(
         "--config",
         required=True,
         metavar="NAME|FILE",
         help="a configuration that comes with jaxstyle, or a Python file with get_config()",
-    )
-    parser.add_argument(
-        "--workdir", required=True, metavar="DIR", help="folder of the run, as in gs://bucket/run"
     )
     parser.add_argument(
         "--set",
@@ -325,6 +396,13 @@ def _add_train_options(parser: _Parser) -> None:
         type=options.one_of(("cpu", "gpu", "tpu")),
         metavar="cpu|gpu|tpu",
         help="what to compute on, all there are of them (default: JAX's own choice)",
+    )
+
+
+def _add_train_options(parser: _Parser) -> None:
+    _add_config_options(parser)
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="folder of the run, as in gs://bucket/run"
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help="write the metrics for TensorBoard, too"

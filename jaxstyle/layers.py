@@ -23,6 +23,8 @@ UPSAMPLINGS = ("nearest", "transpose")
 EPSILON = 1e-5
 # Collection of the statistics of each normalisation by picture, see InstanceNorm.
 MOMENTS = "moments"
+# Pictures are made at least so large inside networks: smaller maps have no statistics to speak of.
+LEAST_SIDE = 16
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 he = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -348,6 +350,18 @@ def check_norm(kind: str, num_styles: int) -> None:
 
 
 # --- parts of networks ---------------------------------------------------------------------------
+
+
+def padding(multiple: int, height: int, width: int) -> list[tuple[int, int]]:
+    """Rows, and columns, by which a picture is reflected beyond its first and its last one.
+
+    Args:
+        multiple: what the sides are to be multiples of, so that no convolution or pooling rounds.
+        height: of the picture; what is less than LEAST_SIDE becomes that.
+        width: of the picture.
+    """
+    wanted = [-(-max(side, LEAST_SIDE) // multiple) * multiple for side in (height, width)]
+    return [(0, size - side) for size, side in zip(wanted, (height, width), strict=True)]
 
 
 class ConvLayer(nn.Module):

@@ -243,12 +243,15 @@ def check_shapes(wanted: Any, variables: Any) -> None:
             raise ValueError(f"{name} is {found}: expected {expected}, by the model's settings")
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Arrays by their whole names, with slashes."""
+def flat(tree: Mapping[str, Any], prefix: str = "", *, separator: str = "/") -> dict[str, Any]:
+    """Arrays, or settings, by their whole names."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         whole = f"{prefix}{name}"
-        found |= flat(value, f"{whole}/") if isinstance(value, Mapping) else {whole: value}
+        if isinstance(value, Mapping):
+            found |= flat(value, whole + separator, separator=separator)
+        else:
+            found[whole] = value
     return found
 
 

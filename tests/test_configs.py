@@ -12,15 +12,20 @@ from networks import NARROW, random_params, random_weights
 from processes import ROOT
 
 from jaxstyle import images, weights
+from jaxstyle.errors import UserError
+from jaxstyle.evaluation.config import EvaluateConfig
 from jaxstyle.training import checkpoints, config, loop, report
 from jaxstyle.weights import Weights
 
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+EVALUATIONS = [name for name in FILES if name.startswith("eval_")]
+NAMES = [name for name in FILES if name not in EVALUATIONS]
 
 
 def test_all_are_listed():
     assert "lite" in NAMES
     assert config.packaged_configs() == NAMES
+    assert config.packaged_configs(evaluation=True) == EVALUATIONS == ["eval_papers"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +40,19 @@ def test_a_configuration_is_read_and_kept(name):
     assert (changed.data.content, changed.steps) == ("elsewhere", 7)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_a_configuration_of_an_evaluation_is_read(name):
+    settings = config.load_config(name, EvaluateConfig)
+    assert settings == config.load_config(str(ROOT / "configs" / f"{name}.py"), EvaluateConfig)
+    assert settings.methods[settings.baseline].kind == "photo"
+    changed = config.override(settings, ["size=128", "methods.cnn.model=elsewhere/{style}"])
+    assert (changed.size, changed.methods["cnn"].model) == (128, "elsewhere/{style}")
+    assert changed.methods["fnst"] == settings.methods["fnst"]
+    with pytest.raises(UserError, match="must give a TrainConfig; got EvaluateConfig"):
+        config.load_config(str(ROOT / "configs" / f"{name}.py"))
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_configuration_says_what_it_is(name):
     text = ast.get_docstring(ast.parse((ROOT / "configs" / f"{name}.py").read_text()))
     assert text

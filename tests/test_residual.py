@@ -497,9 +497,9 @@ def test_training_learns_the_style_and_the_same_with_the_same_seed(files):
         results.append(state)
     jax.tree.map(np.testing.assert_array_equal, *results)
     after = evaluate(state, held_out)
-    assert {"loss", "content", "style", "tv", "gradient_norm", "learning_rate"} == {*metrics}
+    assert {*perceptual.TERMS, "loss", "gradient_norm", "learning_rate"} == {*metrics}
     assert after["style"] < 0.4 * before["style"]
-    total = sum(float(after[name]) for name in ("content", "style", "tv"))
+    total = sum(float(after[name]) for name in perceptual.TERMS)
     assert after["loss"] == pytest.approx(total, rel=1e-5)
 
 
@@ -509,7 +509,7 @@ def test_evaluation_sees_every_style_and_knows_them_apart(files):
     state = jax.jit(method.init)(KEY)
     found = jax.jit(method.evaluate)(state, {"content": pictures(2)})
     assert {*found} == {
-        *("loss", "content", "style", "tv", "accuracy"),
+        *("loss", "content", "style", "tv", "structure", "accuracy"),
         *("style/leaf", "style/sand", "style/wave"),
     }
     assert all(np.isfinite(value) and value.shape == () for value in found.values())

@@ -46,8 +46,6 @@ Code = Mapping[str, Moments]
 PIXELS = "pixels"
 # Models of this method have no styles of their own (`models`).
 ANY_STYLE = True
-# Pictures are made at least so large inside: smaller maps have no statistics to speak of.
-_LEAST_SIDE = 16
 # The Oxford networks' features are this much larger than those that a decoder begins well with.
 _OXFORD_SIZE = 128.0
 _small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
@@ -416,17 +414,9 @@ def decode(
     return jnp.asarray(network.decoder.apply(variables, changed, code, masks, until=until))
 
 
-def padding_of(network: Network, height: int, width: int) -> list[tuple[int, int]]:
-    """Rows, and columns, by which a picture is reflected beyond its first and its last one."""
-    wanted = [
-        -(-max(side, _LEAST_SIDE) // network.grain) * network.grain for side in (height, width)
-    ]
-    return [(0, size - side) for size, side in zip(wanted, (height, width), strict=True)]
-
-
 def padded(network: Network, pictures: Array, *, mode: str = "reflect") -> Array:
     """Pictures of a size that can be halved as often as the encoder does."""
-    amounts = padding_of(network, *pictures.shape[1:3])
+    amounts = layers.padding(network.grain, *pictures.shape[1:3])
     if not any(amount for _, amount in amounts):
         return pictures
     return jnp.pad(pictures, ((0, 0), *amounts, (0, 0)), mode=mode)
@@ -478,7 +468,7 @@ def style_code(
         pictures: float32 `[batch, height, width, 3]`, sRGB in [0, 1], of any size.
         masks: `[batch, height, width, regions]`, which sum to one; None for no regions.
     """
-    if min(pictures.shape[1:3]) < _LEAST_SIDE:
+    if min(pictures.shape[1:3]) < layers.LEAST_SIDE:
         pictures = padded(network, pictures)
         masks = None if masks is None else padded(network, masks)
     return code_of(encode(network, variables["encoder"], pictures), masks)
@@ -544,7 +534,7 @@ def paint(
         batched = None if masks is None else masks[None]
         made = _painted(network, variables, content[None], code, strength=strength, masks=batched)
         return np.asarray(made[0])
-    amounts = (*padding_of(network, height, width), (0, 0))
+    amounts = (*layers.padding(network.grain, height, width), (0, 0))
     content = np.pad(content, amounts, mode="reflect")
     if masks is not None:
         masks = np.pad(masks, amounts, mode="reflect")
@@ -616,7 +606,7 @@ def check_model(model: Model) -> None:
     network = make_network(model.config, encoder, model.config.encoder_padding)
 
     def wanted(key: Array) -> Any:
-        features = encode(network, encoder, jnp.zeros((1, _LEAST_SIDE, _LEAST_SIDE, 3)))
+        features = encode(network, encoder, jnp.zeros((1, layers.LEAST_SIDE, layers.LEAST_SIDE, 3)))
         return network.decoder.init(key, features, code_of(features))["params"]
 
     models.check_shapes(jax.eval_shape(wanted, jax.random.key(0)), model.variables["params"])
@@ -652,7 +642,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
     used = prepared if dtype == jnp.float32 else updates.cast(encoder, dtype)
 
     def init(key: Array) -> updates.TrainState:
-        images = jnp.zeros((1, _LEAST_SIDE, _LEAST_SIDE, 3))
+        images = jnp.zeros((1, layers.LEAST_SIDE, layers.LEAST_SIDE, 3))
         features = encode(network, used, images)
         params = network.decoder.init(key, features, code_of(features))["params"]
         return updates.init_state(params, config)

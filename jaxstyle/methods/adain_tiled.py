@@ -45,7 +45,7 @@ def generate(
     Args:
         network: see `adain`.
         variables: as `adain.of_model` gives both.
-        picture: float32 `[height, width, 3]`, sRGB in [0, 1], with sides as `adain.padding_of`
+        picture: float32 `[height, width, 3]`, sRGB in [0, 1], with sides as `layers.padding`
             makes them.
         code: of the painting.
         strength: as for `adain.stylize`.

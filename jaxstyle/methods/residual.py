@@ -33,8 +33,6 @@ from jaxstyle.training.perceptual import PerceptualConfig
 
 # Mean colour of ImageNet in 0-255, around which Johnson's generator makes its pictures.
 _MEAN_COLOR = np.array([123.68, 116.779, 103.939], np.float32)
-# Pictures are made at least so large inside: smaller maps have no statistics to speak of.
-_LEAST_SIDE = 16
 _SHOWN_STYLES = 3
 
 
@@ -146,13 +144,18 @@ class Generator(nn.Module):
             float32 `[batch, height, width, 3]` in [0, 1], but see `output`.
         """
         height, width = images.shape[1:3]
-        amounts = padding(self.channels, height, width)
+        amounts = layers.padding(self.grain, height, width)
         if any(amount for _, amount in amounts):
             images = jnp.pad(images, ((0, 0), *amounts, (0, 0)), mode="reflect")
         x = self.enter(images)
         for name in self.parts:
             x = getattr(self, name)(x, style_weights, train=train)
         return self.leave(x)[:, :height, :width]
+
+    @property
+    def grain(self) -> int:
+        """What the sides of pictures are multiples of inside."""
+        return 2 ** (len(self.channels) - 1)
 
     def enter(self, images: Array) -> Array:
         """Pictures as the first convolution takes them."""
@@ -162,16 +165,6 @@ class Generator(nn.Module):
         """Pictures of the last features: a convolution and a tanh."""
         x = jnp.tanh(self.out(x).astype(jnp.float32))
         return (150 * x + _MEAN_COLOR) / 255 if self.output == "tanh150" else (x + 1) / 2
-
-
-def padding(channels: Sequence[int], height: int, width: int) -> list[tuple[int, int]]:
-    """Rows, and columns, by which a picture is reflected beyond its first and its last one.
-
-    The sides become those that can be halved, so that no convolution rounds.
-    """
-    multiple = 2 ** (len(channels) - 1)
-    wanted = [-(-max(side, _LEAST_SIDE) // multiple) * multiple for side in (height, width)]
-    return [(0, size - side) for size, side in zip(wanted, (height, width), strict=True)]
 
 
 def make_generator(
@@ -224,7 +217,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         raise UserError(f"model.norm: {error}") from error
 
     def init(key: Array) -> updates.TrainState:
-        images = jnp.zeros((1, _LEAST_SIDE, _LEAST_SIDE, 3))
+        images = jnp.zeros((1, layers.LEAST_SIDE, layers.LEAST_SIDE, 3))
         found = generator.init(key, images, jnp.zeros((1, count)))
         statistics = found.get("batch_stats", ())
         return updates.init_state(found["params"], config, statistics=statistics)
@@ -430,7 +423,7 @@ def paint(
     if tile is None:
         made = _painted(generator, model.variables, content[None], weights, strength)
         return np.asarray(made[0])
-    amounts = padding(generator.channels, height, width)
+    amounts = layers.padding(generator.grain, height, width)
     picture = np.pad(content, (*amounts, (0, 0)), mode="reflect")
     row = np.asarray(weights, np.float32)[None]
     made = tiled.generate(generator, model.variables, picture, row, tile=tile)
@@ -478,7 +471,7 @@ def check_model(model: Model) -> None:
         ValueError: names the first array that differs.
     """
     generator = make_generator(model.config, len(model.styles))
-    sizes = (1, _LEAST_SIDE, _LEAST_SIDE, 3), (1, len(model.styles))
+    sizes = (1, layers.LEAST_SIDE, layers.LEAST_SIDE, 3), (1, len(model.styles))
     wanted = jax.eval_shape(generator.init, jax.random.key(0), *map(jnp.zeros, sizes))
     models.check_shapes(wanted, model.variables)
 

@@ -35,7 +35,7 @@ def generate(
     Args:
         generator: the network.
         variables: its parameters, and its running statistics where it has any.
-        picture: float32 `[height, width, 3]`, sRGB in [0, 1], with sides as `residual.padding`
+        picture: float32 `[height, width, 3]`, sRGB in [0, 1], with sides as `layers.padding`
             makes them.
         style_weights: `[1, styles]`.
         tile: the side of tiles in pixels, rounded up to what the strides divide.

@@ -10,10 +10,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxstyle.config import check, did_you_mean, setting
 from jaxstyle.errors import UserError
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +133,14 @@ class TrainConfig:
 # --- files, overrides, JSON ----------------------------------------------------------------------
 
 
-def load_config(spec: str) -> TrainConfig:
-    """Reads the configuration of a run.
+def load_config(spec: str, kind: type[_Kind] = TrainConfig) -> _Kind:
+    """Reads a configuration.
 
     Args:
         spec: the name of one that comes with jaxstyle, such as `lite`, or the path of a file that
             ends in `.py`, in a bucket too (`gs://`). The file is executed, as a program that the
             user starts would be.
+        kind: what it must be: that of a training run, by default.
 
     Returns:
         What its `get_config()` gives.
@@ -145,7 +148,7 @@ def load_config(spec: str) -> TrainConfig:
     Raises:
         UserError: there is no such configuration, or its file is not one.
     """
-    path = _find(spec)
+    path = _find(spec, evaluation=kind is not TrainConfig)
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -160,14 +163,22 @@ def load_config(spec: str) -> TrainConfig:
         raise
     except Exception as error:  # a program of the user's own: it may raise anything
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, TrainConfig):
-        raise UserError(f"{path}: get_config() must give a TrainConfig; got {type(config)}")
+    if not isinstance(config, kind):
+        raise UserError(
+            f"{path}: get_config() must give a {kind.__name__}; got {type(config).__name__}"
+        )
     return config
 
 
-def packaged_configs() -> list[str]:
-    """The names of the configurations that come with jaxstyle."""
-    return sorted(file.stem for folder in _folders() for file in folder.glob("*.py"))
+def packaged_configs(*, evaluation: bool = False) -> list[str]:
+    """The names of the configurations that come with jaxstyle.
+
+    Args:
+        evaluation: those of evaluations, whose names begin with `eval_`, in place of those of
+            training runs.
+    """
+    names = sorted(file.stem for folder in _folders() for file in folder.glob("*.py"))
+    return [name for name in names if name.startswith("eval_") == evaluation]
 
 
 def _folders() -> list[Path]:
@@ -177,7 +188,7 @@ def _folders() -> list[Path]:
     return [folder for folder in folders if folder.is_dir()][:1]
 
 
-def _find(spec: str) -> Any:
+def _find(spec: str, *, evaluation: bool) -> Any:
     from etils import epath
 
     if spec.endswith(".py"):
@@ -188,21 +199,21 @@ def _find(spec: str) -> Any:
     for folder in _folders():
         if (folder / f"{spec}.py").is_file():
             return folder / f"{spec}.py"
-    known = packaged_configs()
+    known = packaged_configs(evaluation=evaluation)
     raise UserError(
         f"there is no configuration {spec!r}{did_you_mean(spec, known)} (those that come with "
         f"jaxstyle: {', '.join(known)}; a file ends in .py)"
     )
 
 
-def override(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
+def override(config: _Kind, settings: Sequence[str]) -> _Kind:
     """A configuration with settings replaced, as `--set` gives them.
 
     Args:
         config: where to start.
-        settings: `name=value` or `part.name=value`, such as `optimizer.learning_rate=1e-3`. The
-            value is read as the type of what it replaces: true and false, numbers, text; tuples
-            and mappings are written as in Python.
+        settings: `name=value` or `part.name=value`, such as `optimizer.learning_rate=1e-3`; a part
+            may be a key that a mapping has. The value is read as the type of what it replaces: true
+            and false, numbers, text; tuples and mappings are written as in Python.
 
     Raises:
         UserError: an unknown name, with the nearest one, or a value that does not fit.
@@ -229,11 +240,28 @@ def _replace(settings: Any, path: list[str], text: str, whole: str) -> Any:
             parts = ", ".join(f"{whole}.{entry.name}" for entry in dataclasses.fields(current))
             raise ValueError(f"{whole} has parts of its own: {parts}")
         value = _replace(current, path[1:], text, whole)
+    elif isinstance(current, Mapping) and len(path) > 1:
+        value = _replace_entry(current, path[1:], text, whole)
     elif len(path) > 1:
         raise ValueError(f"{path[0]} has no parts")
     else:
         value = _read(text, current)
     return dataclasses.replace(settings, **{path[0]: value})
+
+
+def _replace_entry(
+    entries: Mapping[str, Any], path: list[str], text: str, whole: str
+) -> dict[str, Any]:
+    """A mapping with one of its values replaced, or a part of it."""
+    key, *rest = path
+    if key not in entries:
+        hint = did_you_mean(key, entries) or f" (there are {', '.join(entries)})"
+        raise ValueError(f"there is no setting {whole!r}{hint}")
+    current = entries[key]
+    if rest and not dataclasses.is_dataclass(current):
+        raise ValueError(f"{key} has no parts")
+    value = _replace(current, rest, text, whole) if rest else _read(text, current)
+    return {**entries, key: value}
 
 
 def _read(text: str, current: Any) -> Any:

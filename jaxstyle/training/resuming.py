@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from jaxstyle import models
 from jaxstyle.errors import UserError
 from jaxstyle.training.config import TrainConfig, to_json
 
@@ -31,7 +31,7 @@ def check(config: TrainConfig, saved: TrainConfig, *, note: Callable[[str], None
     Raises:
         UserError: a setting has changed that a run cannot go on without.
     """
-    before, now = dict(_flat(to_json(saved))), dict(_flat(to_json(config)))
+    before, now = (models.flat(to_json(x), separator=".") for x in (saved, config))
     changed = [name for name in now | before if before.get(name) != now.get(name)]
     for name in changed:
         if name not in _FREE:
@@ -43,12 +43,3 @@ def check(config: TrainConfig, saved: TrainConfig, *, note: Callable[[str], None
     if changed:
         changes = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in changed)
         note(f"settings that differ from those of the checkpoint: {changes}")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by their whole names, as `--set` takes them."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -1,0 +1,52 @@
+"""`jaxstyle survey`: a table of what people answered on the page of an evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from jaxstyle.errors import UserError
+
+_FORMS = (".md", ".csv", ".json")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the table, and writes it where that is asked for.
+
+    Args:
+        arguments: as parsed by the command line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: answers that cannot be read or are of another survey, or a file that exists.
+    """
+    output: Path | None = arguments.output
+    if output is not None:
+        if output.suffix not in _FORMS:
+            raise UserError(f"{output} must end in one of {', '.join(_FORMS)}")
+        if output.exists() and not arguments.overwrite:
+            raise UserError(f"{output} is there already: --overwrite replaces it")
+    from jaxstyle.evaluation import survey, tables
+
+    ratings = survey.read_answers(_files(arguments.answers), arguments.key)
+    table = survey.tabulate(ratings)
+    by_style = survey.tabulate_trials(ratings)
+    sys.stdout.write(f"{tables.to_markdown(table)}\n{tables.to_markdown(by_style)}")
+    if output is not None:
+        make = {".md": tables.to_markdown, ".csv": tables.to_csv, ".json": tables.to_json}
+        tables.write_file(output, make[output.suffix](table).encode())
+    return 0
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Files, those of folders among them."""
+    found = []
+    for path in paths:
+        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{path} has no JSON files")
+        found += inside
+    return found

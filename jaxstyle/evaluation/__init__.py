@@ -1,0 +1,1 @@
+"""Judging pictures: protocols, tables, reports, and a survey for people."""

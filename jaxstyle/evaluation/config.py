@@ -1,0 +1,106 @@
+"""Settings of an evaluation: which methods paint what, and how it is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxstyle.config import check, setting
+
+PROTOCOLS = ("distances", "structure", "composition", "recognition", "speed", "convergence")
+KINDS = ("photo", "painting", "residual", "adain", "gatys")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """A row of the tables.
+
+    `photo` gives the photograph as it is, the no-op beside which all are measured; `painting` the
+    painting, as the other bound.
+    """
+
+    kind: str = setting("photo", "what paints", choices=KINDS)
+    model: str = setting(
+        "", "run or file, {style} for the painting's name; the one that comes along by default"
+    )
+    preset: str = setting("default", "settings of gatys")
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    features: str = setting("", "network of gatys; the one that comes along by default")
+    photos: int = setting(0, "how many photographs it paints, the first ones; 0 for all", least=0)
+    note: str = setting("", "what a reader must know of this row")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of an evaluation.
+
+    Attributes:
+        methods: by the names of their rows, in their order.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    title: str = setting("Evaluation", "heading of the report")
+    content: str = setting("", "photographs: a folder")
+    style: str = setting("", "paintings: a folder")
+    size: int = setting(256, "side of the squares that pictures are cut to, in pixels", least=32)
+    methods: Mapping[str, MethodConfig] = dataclasses.field(default_factory=dict)
+    baseline: str = setting("photo", "method that the others are compared with")
+    protocols: tuple[str, ...] = PROTOCOLS
+    features: str = setting(
+        "", "networks that judge, as model.features of a training run; `lite` by default"
+    )
+    kinship: str = setting("", "how the judging features are related to those trained against")
+    structure_layer: str = setting("relu4_1", "layer that regions are looked for in")
+    composition_layer: str = setting("relu3_1", "layer whose positions are clustered")
+    clusters: int = setting(16, "clusters of a painting, regions of a photograph: half", least=2)
+    segmented: str = setting("", "photographs that people have segmented: a folder")
+    segments: str = setting("", "their segmentations: pictures of numbers, by the same names")
+    segmented_photos: int = setting(40, "how many of them, in five tests", least=5)
+    training_content: str = setting("", "photographs that networks were trained on: a folder")
+    training_photos: int = setting(200, "how many of them, each in one style", least=1)
+    speed_sizes: tuple[int, ...] = (256, 512, 1024)
+    speed_runs: int = setting(5, "timed runs of each", least=1)
+    speed_batch: int = setting(4, "pictures a batch where batches are timed", least=1)
+    throughput: int = setting(1000, "pictures from disk to disk; 0 for none", least=0)
+    runs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    resamples: int = setting(2000, "samples of the bootstrap", least=1)
+    seed: int = setting(0, "seed of clusters, samples and order", least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if unknown := [name for name in self.protocols if name not in PROTOCOLS]:
+            raise ValueError(f"there is no protocol {unknown[0]!r} ({', '.join(PROTOCOLS)})")
+        if self.methods and self.baseline not in self.methods:
+            raise ValueError(f"baseline {self.baseline!r} is not among the methods")
+
+
+def quick(config: EvaluateConfig) -> EvaluateConfig:
+    """The same in about a minute: to see that everything is there, not for its figures."""
+    methods = {name: _hurried(method) for name, method in config.methods.items()}
+    return dataclasses.replace(
+        config,
+        methods=methods,
+        size=min(config.size, 64),
+        segmented_photos=5,
+        training_photos=min(config.training_photos, 8),
+        speed_sizes=(64,),
+        speed_runs=2,
+        speed_batch=2,
+        throughput=min(config.throughput, 8),
+        resamples=200,
+        clusters=4,
+    )
+
+
+def _hurried(method: MethodConfig) -> MethodConfig:
+    settings = dict(method.settings)
+    if method.kind == "gatys":
+        settings |= {"steps": 2, "scales": 1}
+    return dataclasses.replace(method, photos=2, settings=settings)

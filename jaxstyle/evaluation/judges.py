@@ -1,0 +1,292 @@
+"""Protocols: what is asked of a stylised picture, as functions of features.
+
+Features are those of one network for all, `{layer: [1, height, width, channels]}`. The reasons for
+each protocol, and what the papers leave open, are in docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.cluster.vq import kmeans2
+
+from jaxstyle import classification, losses, metrics, regions
+from jaxstyle.training import perceptual
+
+Features = Mapping[str, Array]
+
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+_LEAST_SIDE_MS_SSIM = 176
+# Regions of less than this share of a photograph are not looked for.
+_LEAST_SHARE = 0.01
+
+
+class Judge:
+    """The networks that judge.
+
+    Args:
+        features: as `PerceptualConfig.features`.
+        layers: those that are asked for.
+
+    Attributes:
+        fingerprint: of the networks.
+
+    Raises:
+        UserError: one cannot be read, or none has a layer that is needed.
+    """
+
+    def __init__(self, features: str, layers: Sequence[str] = LAYERS) -> None:
+        config = perceptual.PerceptualConfig(
+            features=features, content_layers={}, style_layers=dict.fromkeys(layers, 1.0)
+        )
+        networks = perceptual.load_networks(config)
+        digest = hashlib.sha256(repr(sorted(layers)).encode())
+        for network in networks:
+            for name in sorted(network.params):
+                digest.update(name.encode() + np.asarray(network.params[name]).tobytes())
+        self.fingerprint = digest.hexdigest()[:10]
+        self._extract = jax.jit(lambda x: perceptual.extract(networks, x, layers))
+
+    def features(self, picture: np.ndarray) -> dict[str, Array]:
+        """Features of one picture `[height, width, 3]` in [0, 1]."""
+        return self._extract(jnp.asarray(picture, jnp.float32)[None])
+
+
+def distances(made: Features, photo: Features, painting: Features) -> dict[str, float]:
+    """How far the features of a picture are from those of its photograph and of its painting."""
+    return {name: float(value) for name, value in _distances(made, photo, painting).items()}
+
+
+def likeness(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> dict[str, float]:
+    """The same without features, `[height, width, 3]` in [0, 1] each, the first two of one size."""
+    found = _likeness(*(jnp.asarray(x)[None] for x in (picture, photo, painting)))
+    return {name: float(value[0]) for name, value in found.items()}
+
+
+@jax.jit
+def _distances(made: Features, content: Features, style: Features) -> dict[str, Array]:
+    found = {
+        "content": metrics.content_distance(made["relu4_1"], content["relu4_1"])[0],
+        "perceptual": metrics.perceptual_distance(made, content)[0],
+    }
+    for form in ("gram", "moments", "wasserstein"):
+        found[form] = metrics.style_distance(made, style, form=form)[0]
+    return found
+
+
+@jax.jit
+def _likeness(picture: Array, photo: Array, painting: Array) -> dict[str, Array]:
+    found = {
+        "ssim": metrics.ssim(picture, photo),
+        "psnr": metrics.psnr(picture, photo),
+        "colors": metrics.color_histogram_distance(picture, painting),
+        "tv": losses.total_variation(picture, order=1, reduction="half_mean"),
+    }
+    if min(picture.shape[1:3]) >= _LEAST_SIDE_MS_SSIM:
+        found["ms_ssim"] = metrics.ms_ssim(picture, photo)
+    return found
+
+
+# --- structure -----------------------------------------------------------------------------------
+
+
+def structure(
+    picture: Array, photo: Array, labels: np.ndarray
+) -> tuple[dict[str, float], np.ndarray]:
+    """Whether the regions of a photograph are found again in a picture.
+
+    Each position of the picture's features goes to the region whose prototype, the mean of the
+    photograph's features there, is nearest. Both are standardised channel by channel before: that
+    takes away what a style adds to all positions alike.
+
+    Args:
+        picture: features of one layer, `[1, h, w, channels]`.
+        photo: those of the photograph, of the same shape.
+        labels: the photograph's regions, `[h, w]`, numbers from 0; below 0 for none.
+
+    Returns:
+        The figures by their names, and the confusion matrix.
+    """
+    count = int(labels.max()) + 1
+    found = _nearest(_standardized(picture), _standardized(photo), jnp.asarray(labels), count)
+    confusion = classification.confusion_matrix(jnp.asarray(labels), found, count)
+    return _figures(confusion), np.asarray(confusion)
+
+
+def _figures(confusion: Array) -> dict[str, float]:
+    """The figures of a confusion matrix."""
+    found = {
+        "miou": classification.mean_iou(confusion),
+        "accuracy": classification.pixel_accuracy(confusion),
+        "precision": classification.precision(confusion, average="macro"),
+        "recall": classification.recall(confusion, average="macro"),
+        "f1": classification.f1_score(confusion, average="macro"),
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+def _standardized(x: Array) -> Array:
+    """Features `[positions, channels]` of mean 0 and deviation 1."""
+    mean, std = losses.channel_moments(x)
+    return ((x - mean[:, None, None]) / std[:, None, None])[0].reshape(-1, x.shape[-1])
+
+
+def _nearest(x: Array, photo: Array, labels: Array, count: int) -> Array:
+    """The region whose prototype is nearest, `[h, w]`."""
+    shares = jax.nn.one_hot(labels.reshape(-1), count)
+    prototypes = shares.T @ photo / jnp.maximum(jnp.sum(shares, 0), 1)[:, None]
+    # The nearest by |x - p|^2, without |x|^2, which is the same for all.
+    scores = 2 * x @ prototypes.T - jnp.sum(prototypes**2, 1)
+    return jnp.argmax(scores, axis=1).reshape(labels.shape)
+
+
+def segmentation_regions(segments: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The regions of a segmentation at the size of features.
+
+    Args:
+        segments: `[height, width]`, whole numbers.
+        size: height and width of the features.
+
+    Returns:
+        `[h, w]`: the number that most of a position's pixels have, counted from 0; -1 for those of
+        regions with less than a hundredth of the picture.
+    """
+    _, numbers = np.unique(segments, return_inverse=True)
+    numbers = numbers.reshape(segments.shape)
+    shares = regions.masks_of(numbers.astype(np.uint8), int(numbers.max()) + 1, size)
+    return _renumbered(np.argmax(shares, axis=-1))
+
+
+def clustered_regions(features: Array, count: int, *, seed: int) -> np.ndarray:
+    """Regions of a photograph where nobody has drawn any: clusters of its own features.
+
+    Args:
+        features: of one layer, `[1, h, w, channels]`.
+        count: of regions.
+        seed: of the first guess.
+    """
+    labels = _clusters(np.asarray(_standardized(features)), count, seed)[1]
+    return _renumbered(labels.reshape(features.shape[1:3]))
+
+
+def _renumbered(labels: np.ndarray) -> np.ndarray:
+    """Labels counted from 0, -1 for those with too few positions to have a prototype."""
+    numbers, counts = np.unique(labels, return_counts=True)
+    kept = numbers[counts >= max(_LEAST_SHARE * labels.size, 1)]
+    found = np.full(labels.shape, -1)
+    for index, number in enumerate(kept):
+        found[labels == number] = index
+    return found
+
+
+def _clusters(rows: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and labels of rows, by k-means."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of clusters that nothing belongs to: those stay empty
+        return kmeans2(rows.astype(np.float64), count, minit="++", rng=seed)
+
+
+# --- composition ---------------------------------------------------------------------------------
+
+
+class Composition(NamedTuple):
+    """The clusters of a painting's features.
+
+    Attributes:
+        mean: of the channels, over the painting.
+        std: their deviation.
+        centers: of the clusters, `[clusters, channels]`, standardised by both.
+        shares: of the painting's positions.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    centers: np.ndarray
+    shares: np.ndarray
+
+
+def compose(features: Array, count: int, *, seed: int) -> Composition:
+    """The clusters of a painting.
+
+    Args:
+        features: of one layer, `[1, h, w, channels]`.
+        count: of clusters.
+        seed: of the first guess.
+    """
+    mean, std = (np.asarray(part)[0] for part in losses.channel_moments(features))
+    rows = (np.asarray(features).reshape(-1, features.shape[-1]) - mean) / std
+    centers, labels = _clusters(rows, count, seed)
+    return Composition(mean, std, centers, np.bincount(labels, minlength=count) / len(labels))
+
+
+def composition(features: Array, painting: Composition) -> float:
+    """How alike the shares of a painting's clusters are in a picture, 1 for the painting itself.
+
+    Eq. 12 of Pu and Li with p_ii = min(a_i, b_i), where a and b are the shares of both, is the mean
+    over clusters of min(a_i, b_i) / max(a_i, b_i).
+    """
+    rows = (np.asarray(features).reshape(-1, features.shape[-1]) - painting.mean) / painting.std
+    scores = 2 * rows @ painting.centers.T - np.sum(painting.centers**2, axis=1)
+    found = np.bincount(np.argmax(scores, axis=1), minlength=len(painting.shares)) / len(rows)
+    larger = np.maximum(found, painting.shares)
+    ratios = np.minimum(found, painting.shares)[larger > 0] / larger[larger > 0]
+    return float(np.mean(ratios))
+
+
+# --- recognition ---------------------------------------------------------------------------------
+
+
+class Recognizer:
+    """Tells which of several paintings a picture is nearest to, by Gram matrices.
+
+    Args:
+        judge: the networks.
+        paintings: `{name: [height, width, 3]}`.
+    """
+
+    def __init__(self, judge: Judge, paintings: Mapping[str, np.ndarray]) -> None:
+        self.names = tuple(paintings)
+        grams = [_grams(judge.features(picture)) for picture in paintings.values()]
+        self._grams = {name: jnp.concatenate([gram[name] for gram in grams]) for name in grams[0]}
+
+    def scores(self, features: Features) -> np.ndarray:
+        """How near a picture is to each of the paintings, `[paintings]`: minus the distance."""
+        return np.asarray(_nearness(features, self._grams))
+
+
+@jax.jit
+def _grams(features: Features) -> dict[str, Array]:
+    return {name: losses.gram_matrix(x, normalize="positions") for name, x in features.items()}
+
+
+@jax.jit
+def _nearness(features: Features, grams: Mapping[str, Array]) -> Array:
+    total = jnp.zeros(())
+    for name, gram in _grams(features).items():
+        distance = jnp.sum(jnp.square(gram - grams[name]), (1, 2))
+        # One scale for all paintings, or all pictures would be near to the one of largest features.
+        total = total - distance / jnp.mean(jnp.sum(jnp.square(grams[name]), (1, 2)))
+    return total / len(grams)
+
+
+def recognition(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """The figures of many pictures.
+
+    Args:
+        labels: `[pictures]`, the numbers of their paintings.
+        scores: `[pictures, paintings]`, as `Recognizer.scores`.
+    """
+    count = scores.shape[1]
+    true, near = jnp.asarray(labels), jnp.asarray(scores)
+    confusion = classification.confusion_matrix(true, jnp.argmax(near, 1), count)
+    found = _figures(confusion)
+    found["auc"] = float(classification.one_vs_rest_auc(true, near))
+    del found["miou"]
+    return found

@@ -1,0 +1,94 @@
+"""The pictures of an evaluation: photographs and paintings that are read, and what is made of them.
+
+What a method has painted is kept as PNG below the folder of the evaluation, so that an evaluation
+goes on where it was stopped; figures are those of the pictures as they were saved, with 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxstyle import images
+from jaxstyle.errors import UserError
+from jaxstyle.evaluation.painters import Painter
+
+
+class Pair(NamedTuple):
+    """A photograph and a painting, by name."""
+
+    photo: str
+    style: str
+
+
+def square(path: Path, side: int) -> np.ndarray:
+    """The middle of a picture, float32 `[side, side, 3]` in [0, 1]."""
+    return images.resize(middle(images.load(path).pixels), (side, side))
+
+
+def read(folder: str, side: int, *, limit: int = 0) -> dict[str, np.ndarray]:
+    """The squares of the pictures of a folder, by the stems of their names.
+
+    Args:
+        folder: where they lie.
+        side: of the squares.
+        limit: how many, the first ones; 0 for all.
+
+    Raises:
+        UserError: there is no such folder, nothing in it, or a picture that cannot be read.
+    """
+    paths = images.list_images(Path(folder))
+    if not paths:
+        raise UserError(f"{folder} has no pictures")
+    return {path.stem: square(path, side) for path in paths[: limit or None]}
+
+
+def paint(
+    painter: Painter,
+    folder: Path,
+    photos: dict[str, np.ndarray],
+    pairs: Iterable[Pair],
+    *,
+    done: Callable[[int, int], None],
+) -> Iterator[tuple[Pair, np.ndarray]]:
+    """The pictures of a method, those that are not there yet painted and kept.
+
+    Args:
+        painter: the method.
+        folder: where its pictures are kept: `STYLE/PHOTO.png`.
+        photos: by name.
+        pairs: what to paint; those of styles that it does not know are left out.
+        done: told how many pictures are there, and how many are wanted.
+    """
+    wanted = [pair for pair in pairs if pair.style in painter.styles]
+    for number, pair in enumerate(wanted, 1):
+        path = path_of(folder, pair)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            images.save(path, painter.paint(photos[pair.photo], pair.style))
+        done(number, len(wanted))
+        yield pair, images.load(path).pixels
+
+
+def path_of(folder: Path, pair: Pair) -> Path:
+    """Where the picture of a pair lies."""
+    return folder / pair.style / f"{pair.photo}.png"
+
+
+def square_labels(path: Path) -> np.ndarray:
+    """The middle of a segmentation, `[side, side]`: a number for each of its values or colours."""
+    pixels = images.load(path).pixels
+    height, width = pixels.shape[:2]
+    _, numbers = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    return middle(numbers.reshape(height, width))
+
+
+def middle(pixels: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of `[height, width, ...]`."""
+    height, width = pixels.shape[:2]
+    least = min(height, width)
+    top, left = (height - least) // 2, (width - least) // 2
+    return pixels[top : top + least, left : left + least]

@@ -1,0 +1,104 @@
+"""The part of a report that says how long pictures take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxstyle import images
+from jaxstyle.evaluation import machine, speed, speed_tables, throughput
+from jaxstyle.evaluation.painters import Painter
+from jaxstyle.evaluation.protocols import Context, StoppedError
+from jaxstyle.evaluation.report import Section
+
+_STYLES_SIZE = 512
+
+_TEXT = """\
+Each method is measured in a process of its own, one at a time. What is compiled is compiled \
+before the timed pictures; the first picture, with that, is shown for itself."""
+
+
+def section(context: Context) -> Section:
+    """Milliseconds, memory, and pictures from disk to disk.
+
+    Raises:
+        StoppedError: that was asked for; what is measured is kept.
+    """
+    timed: list[Any] = []
+    by_style: list[Any] = []
+    many: dict[str, Any] = {}
+    try:
+        for name, painter in context.painters.items():
+            if context.studio.config.methods[name].kind in ("photo", "painting"):
+                continue
+            context.note(f"speed, {name}")
+            timed += _remembered(context, "speed", name, _measured)
+            if painter.batch is not None:
+                by_style += _remembered(context, "speed_styles", name, _measured_styles)
+                if context.studio.config.throughput:
+                    many[name] = _remembered(context, "throughput", name, _measured_many)[0]
+    except KeyboardInterrupt as error:
+        if context.stopping():
+            raise StoppedError from error
+        raise
+    shown = [speed_tables.speed_table(timed), speed_tables.cost_table(timed)]
+    shown += [speed_tables.styles_table(by_style)] if by_style else []
+    shown += [speed_tables.throughput_table(many)] if many else []
+    return Section("Speed", _TEXT, tuple(shown))
+
+
+def _remembered(context: Context, part: str, name: str, measure: Any) -> list[Any]:
+    """What was measured before on such a machine with the same settings, or is measured now."""
+    config, painter = context.studio.config, context.painters[name]
+    settings = [config.speed_sizes, config.speed_runs, config.speed_batch, config.throughput]
+    settings += [config.size, list(context.studio.paintings), machine.hardware()]
+    return context.studio.remembered(
+        f"{part}/{name}", [painter.fingerprint, settings], lambda: measure(context, name, painter)
+    )
+
+
+def _measured(context: Context, name: str, painter: Painter) -> list[Any]:
+    config, style = context.studio.config, painter.styles[0]
+    return speed.measure(
+        name,
+        config.methods[name],
+        config.speed_sizes,
+        runs=config.speed_runs,
+        batch=config.speed_batch,
+        photo_path=images.list_images(config.content)[0],
+        painting_path=_paintings(config.style)[style],
+        style_name=style,
+        stopping=context.stopping,
+    )
+
+
+def _measured_styles(context: Context, name: str, painter: Painter) -> list[Any]:
+    config, paintings = context.studio.config, _paintings(context.studio.config.style)
+    return speed.measure_styles(
+        name,
+        config.methods[name],
+        {style: paintings[style] for style in painter.styles},
+        size=min(_STYLES_SIZE, max(config.speed_sizes)),
+        runs=config.speed_runs,
+        photo_path=images.list_images(config.content)[0],
+        stopping=context.stopping,
+    )
+
+
+def _measured_many(context: Context, name: str, painter: Painter) -> list[Any]:
+    del name
+    config = context.studio.config
+    found = throughput.measure(
+        painter,
+        images.list_images(config.content),
+        painter.styles[0],
+        count=config.throughput,
+        size=config.size,
+        folder=context.studio.folder,
+        batch=config.speed_batch,
+        stopping=context.stopping,
+    )
+    return [found]
+
+
+def _paintings(folder: str) -> dict[str, Any]:
+    return {path.stem: path for path in images.list_images(folder)}
