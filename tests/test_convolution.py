@@ -95,6 +95,40 @@ def test_gradient_of_a_prepared_kernel_is_zero():
         assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+@pytest.mark.parametrize("size", [(7, 9), (2, 3), (1, 4)])
+@pytest.mark.parametrize("channels", [(16, 3), (8, 1)])
+def test_few_outputs_are_made_tap_by_tap(monkeypatch, size, padding, channels):
+    """And so is the gradient of pictures of few channels."""
+    monkeypatch.setattr(winograd, "pays", lambda *arguments, **options: False)
+    images, kernel = arrays(size, *channels)
+    wanted = reference(images, kernel, padding)
+    found = convolution.conv2d(jnp.asarray(images), jnp.asarray(kernel), padding=padding)
+    np.testing.assert_allclose(found, wanted, atol=3e-5 * np.abs(wanted).max())
+    direction = np.random.default_rng(1).standard_normal(images.shape).astype(np.float32)
+
+    def product(x):
+        return jnp.vdot(found, convolution.conv2d(x, jnp.asarray(kernel), padding=padding))
+
+    slope = np.vdot(jax.grad(product)(jnp.asarray(images)), direction)
+    wanted = np.vdot(found, reference(direction, kernel, padding))
+    assert slope == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+
+
+def test_few_outputs_need_no_convolution_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda *arguments, **options: False)
+    x = jax.ShapeDtypeStruct((1, 16, 16, 16), jnp.float32)
+
+    def program(outputs, dtype=jnp.float32):
+        kernel = jax.ShapeDtypeStruct((3, 3, 16, outputs), dtype)
+        function = jax.jit(lambda x, k: convolution.conv2d(x.astype(dtype), k))
+        return function.lower(x, kernel).compile().as_text()
+
+    assert "convolution(" not in program(3)
+    assert "convolution(" in program(8)
+    assert "convolution(" in program(3, jnp.bfloat16)
+
+
 @pytest.mark.parametrize("taps", [1, 5, 9])
 @pytest.mark.parametrize("padding", convolution.PADDINGS)
 def test_other_sizes_of_kernel(taps, padding):

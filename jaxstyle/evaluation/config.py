@@ -103,4 +103,4 @@ def _hurried(method: MethodConfig) -> MethodConfig:
     settings = dict(method.settings)
     if method.kind == "gatys":
         settings |= {"steps": 2, "scales": 1}
-    return dataclasses.replace(method, photos=2, settings=settings)
+    return dataclasses.replace(method, photos=min(method.photos or 2, 2), settings=settings)

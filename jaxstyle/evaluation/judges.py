@@ -49,6 +49,7 @@ class Judge:
         networks = perceptual.load_networks(config)
         digest = hashlib.sha256(repr(sorted(layers)).encode())
         for network in networks:
+            digest.update(repr((network.padding, network.layers)).encode())
             for name in sorted(network.params):
                 digest.update(name.encode() + np.asarray(network.params[name]).tobytes())
         self.fingerprint = digest.hexdigest()[:10]
@@ -73,7 +74,7 @@ def likeness(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> di
 @jax.jit
 def _distances(made: Features, content: Features, style: Features) -> dict[str, Array]:
     found = {
-        "content": metrics.content_distance(made["relu4_1"], content["relu4_1"])[0],
+        "content_distance": metrics.content_distance(made["relu4_1"], content["relu4_1"])[0],
         "perceptual": metrics.perceptual_distance(made, content)[0],
     }
     for form in ("gram", "moments", "wasserstein"):
@@ -114,22 +115,23 @@ def structure(
     Returns:
         The figures by their names, and the confusion matrix.
     """
-    count = int(labels.max()) + 1
+    count = max(int(labels.max()) + 1, 1)
     found = _nearest(_standardized(picture), _standardized(photo), jnp.asarray(labels), count)
     confusion = classification.confusion_matrix(jnp.asarray(labels), found, count)
-    return _figures(confusion), np.asarray(confusion)
+    figures = {name: float(value) for name, value in _figures(confusion).items()}
+    return figures, np.asarray(confusion)
 
 
-def _figures(confusion: Array) -> dict[str, float]:
+@jax.jit
+def _figures(confusion: Array) -> dict[str, Array]:
     """The figures of a confusion matrix."""
-    found = {
+    return {
         "miou": classification.mean_iou(confusion),
         "accuracy": classification.pixel_accuracy(confusion),
         "precision": classification.precision(confusion, average="macro"),
         "recall": classification.recall(confusion, average="macro"),
         "f1": classification.f1_score(confusion, average="macro"),
     }
-    return {name: float(value) for name, value in found.items()}
 
 
 def _standardized(x: Array) -> Array:
@@ -160,7 +162,8 @@ def segmentation_regions(segments: np.ndarray, size: tuple[int, int]) -> np.ndar
     """
     _, numbers = np.unique(segments, return_inverse=True)
     numbers = numbers.reshape(segments.shape)
-    shares = regions.masks_of(numbers.astype(np.uint8), int(numbers.max()) + 1, size)
+    count = int(numbers.max()) + 1
+    shares = np.stack([regions.resize(numbers == number, size) for number in range(count)], -1)
     return _renumbered(np.argmax(shares, axis=-1))
 
 
@@ -203,7 +206,7 @@ class Composition(NamedTuple):
         mean: of the channels, over the painting.
         std: their deviation.
         centers: of the clusters, `[clusters, channels]`, standardised by both.
-        shares: of the painting's positions.
+        shares: of the painting's positions, each of which is in the cluster of the nearest centre.
     """
 
     mean: np.ndarray
@@ -222,8 +225,9 @@ def compose(features: Array, count: int, *, seed: int) -> Composition:
     """
     mean, std = (np.asarray(part)[0] for part in losses.channel_moments(features))
     rows = (np.asarray(features).reshape(-1, features.shape[-1]) - mean) / std
-    centers, labels = _clusters(rows, count, seed)
-    return Composition(mean, std, centers, np.bincount(labels, minlength=count) / len(labels))
+    centers, _ = _clusters(rows, count, seed)
+    # Not by the labels of k-means, which are those before its last update of the centres.
+    return Composition(mean, std, centers, _shares(rows, centers))
 
 
 def composition(features: Array, painting: Composition) -> float:
@@ -233,11 +237,16 @@ def composition(features: Array, painting: Composition) -> float:
     over clusters of min(a_i, b_i) / max(a_i, b_i).
     """
     rows = (np.asarray(features).reshape(-1, features.shape[-1]) - painting.mean) / painting.std
-    scores = 2 * rows @ painting.centers.T - np.sum(painting.centers**2, axis=1)
-    found = np.bincount(np.argmax(scores, axis=1), minlength=len(painting.shares)) / len(rows)
+    found = _shares(rows, painting.centers)
     larger = np.maximum(found, painting.shares)
     ratios = np.minimum(found, painting.shares)[larger > 0] / larger[larger > 0]
     return float(np.mean(ratios))
+
+
+def _shares(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """The shares of rows that are nearest to each of the centres."""
+    scores = 2 * rows @ centers.T - np.sum(centers**2, axis=1)
+    return np.bincount(np.argmax(scores, axis=1), minlength=len(centers)) / len(rows)
 
 
 # --- recognition ---------------------------------------------------------------------------------
@@ -283,10 +292,12 @@ def recognition(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         labels: `[pictures]`, the numbers of their paintings.
         scores: `[pictures, paintings]`, as `Recognizer.scores`.
     """
-    count = scores.shape[1]
-    true, near = jnp.asarray(labels), jnp.asarray(scores)
-    confusion = classification.confusion_matrix(true, jnp.argmax(near, 1), count)
-    found = _figures(confusion)
-    found["auc"] = float(classification.one_vs_rest_auc(true, near))
+    return {name: float(value) for name, value in _recognition(labels, scores).items()}
+
+
+@jax.jit
+def _recognition(labels: Array, scores: Array) -> dict[str, Array]:
+    confusion = classification.confusion_matrix(labels, jnp.argmax(scores, 1), scores.shape[1])
+    found = _figures(confusion) | {"auc": classification.one_vs_rest_auc(labels, scores)}
     del found["miou"]
     return found

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxstyle import config as settings
+from jaxstyle import features as vgg
 from jaxstyle import models, weights
 from jaxstyle.errors import UserError
 from jaxstyle.evaluation.config import MethodConfig
@@ -79,12 +81,11 @@ def _painting(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
 def _residual(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
     if "{style}" in config.model:
         found = {style: config.model.replace("{style}", style) for style in paintings}
-        found = {style: path for style, path in found.items() if Path(path).exists()}
+        found = {s: path for s, path in found.items() if epath.Path(path).expanduser().exists()}
         loaded = {style: _loaded(name, path, "residual") for style, path in found.items()}
-        shares = {style: np.ones(1) for style in loaded}
+        shares = {style: _share(name, found[style], model) for style, model in loaded.items()}
     else:
         model = _loaded(name, config.model, "residual")
-        # A network of one painting is of the one that it was trained on, whatever it is called.
         rows = dict(zip(model.styles, np.eye(len(model.styles)), strict=True))
         shares = {style: rows[style] for style in paintings if style in rows}
         loaded = dict.fromkeys(shares, model)
@@ -101,6 +102,15 @@ def _residual(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
     digest = _digest([part for model in loaded.values() for part in _parts(model)])
     facts = f"{_described(config.model, 'styles')}, {_counted(loaded)} parameters"
     return Painter(paint, tuple(loaded), digest, facts, batch)
+
+
+def _share(name: str, path: str, model: models.Model) -> np.ndarray:
+    """The weights of the one style of a model, which is its painting's, whatever it is called."""
+    if len(model.styles) != 1:
+        raise UserError(
+            f"{name}: {path} has {len(model.styles)} styles: expected one in place of {{style}}"
+        )
+    return np.ones(1)
 
 
 def _adain(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
@@ -128,8 +138,9 @@ def _adain(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
 def _gatys(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
     features = weights.load(config.features or weights.default_spec())
     try:
-        chosen = settings.preset(config.preset, scale=features.scale)
+        chosen = settings.preset(config.preset, scale=features.scale, heads=features.heads)
         chosen = settings.replace(chosen, **config.settings)
+        vgg.check_layers(features.params, {*chosen.content_layers, *chosen.style_layers})
     except (TypeError, ValueError) as error:
         raise UserError(f"{name}: {error}") from error
 
@@ -142,7 +153,8 @@ def _gatys(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
         return np.asarray(last.image)
 
     parts = [np.asarray(value).tobytes() for _, value in sorted(features.params.items())]
-    digest = _digest([json.dumps(plain(chosen), sort_keys=True).encode(), *parts])
+    told = json.dumps([plain(chosen), features.padding], sort_keys=True)
+    digest = _digest([told.encode(), *parts])
     which = Path(config.features).stem if config.features else "the features that come along"
     updates = sum(gatys.scale_steps(chosen, chosen.scales))
     facts = f"preset {config.preset}, {updates} updates, {which}"
@@ -181,8 +193,10 @@ def _counted(loaded: Mapping[str, models.Model]) -> str:
 
 
 def _parts(model: models.Model) -> list[bytes]:
+    """All that the pictures of a model depend on."""
     flat = models.flat(model.variables)
-    return [np.asarray(flat[key]).tobytes() for key in sorted(flat)]
+    told = json.dumps([model.method, plain(model.config), model.styles], sort_keys=True)
+    return [told.encode(), *(np.asarray(flat[key]).tobytes() for key in sorted(flat))]
 
 
 def _digest(parts: list[bytes]) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
+from etils import epath
 
 from jaxstyle import classification, images
+from jaxstyle.errors import UserError
 from jaxstyle.evaluation import judges, pictures, report, tables
 from jaxstyle.evaluation.painters import Painter
 from jaxstyle.evaluation.report import Section
 from jaxstyle.evaluation.scores import Record, Studio
 from jaxstyle.evaluation.tables import Cell, Column, Table
+from jaxstyle.training.report import read_rows
 
 _TESTS = 5
 _RESAMPLES = 200  # of figures that are made of many pictures at once
@@ -27,7 +30,7 @@ DISTANCES = (
     Column("moments", "mean/std", better="low"),
     Column("wasserstein", "Wasserstein-2", better="low"),
     Column("colors", "colour histogram", better="low"),
-    Column("content", "content", better="low"),
+    Column("content_distance", "content", better="low"),
     Column("perceptual", "perceptual", better="low"),
     Column("ssim", "SSIM", better="high"),
     Column("ms_ssim", "MS-SSIM", better="high"),
@@ -197,10 +200,13 @@ def _segmented(context: Context) -> list[Table]:
 
     pairs = [pictures.Pair(photo, style) for photo in photos for style in studio.paintings]
     painters = {name: p for name, p in context.painters.items() if not p.updates}
+    drawn = {name: labels.tolist() for name, labels in regions.items()}
     records: list[Record] = []
     for name, painter in painters.items():
         done = context.done(name, "segmented")
-        records += studio.judged(name, painter, "segmented", photos, pairs, score, done=done)
+        records += studio.judged(
+            name, painter, "segmented", photos, pairs, score, done=done, beside=drawn
+        )
     whole = tables.overall(
         records,
         STRUCTURE,
@@ -311,11 +317,10 @@ def _curve(labels: np.ndarray, scores: np.ndarray, _: Any) -> tuple[Any, Any, fl
     """The ROC of all pairs of a picture and a painting."""
     same = (labels[:, None] == np.arange(scores.shape[1])).reshape(-1)
     curve = classification.roc_curve(same, scores.reshape(-1))
-    return (
-        curve[0],
-        curve[1],
-        float(classification.auc(jnp.asarray(same), jnp.asarray(scores.reshape(-1)))),
-    )
+    return curve[0], curve[1], float(_auc(same, scores.reshape(-1)))
+
+
+_auc = jax.jit(classification.auc)
 
 
 def _recognition_table(
@@ -331,7 +336,8 @@ def _recognition_table(
         rows[name] = {"pairs": Cell(float(len(labels)))}
         for column in RECOGNITION:
             values = [sample[column.key] for sample in samples]
-            low, high = np.nanpercentile(values, [2.5, 97.5])
+            known = [value for value in values if not np.isnan(value)]  # AUC needs two paintings
+            low, high = np.percentile(known, [2.5, 97.5]) if known else (np.nan, np.nan)
             rows[name][column.key] = Cell(found[column.key], float(low), float(high))
     columns = (Column("pairs", "pictures", digits=0), *RECOGNITION)
     note = "In brackets: 95% intervals by bootstrap over the photographs."
@@ -352,13 +358,21 @@ def _resampled(photos: Sequence[str], seed: int) -> list[np.ndarray]:
 
 
 def convergence(runs: Mapping[str, str], folder: Path) -> Section:
-    """Loss and accuracy against the step, of training runs."""
+    """Loss and accuracy against the step, of training runs.
+
+    Raises:
+        UserError: a folder is no run, or has no steps yet.
+    """
     losses, accuracies, rows = {}, {}, {}
     for name, run in runs.items():
-        lines = [json.loads(x) for x in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+        path = epath.Path(run).expanduser() / "metrics.jsonl"
+        lines = read_rows(path)
         steps, values = _series(lines, "loss")
-        losses[name] = (steps, [value / values[0] for value in values])
-        cells = {"steps": Cell(float(steps[-1])), "loss": Cell(values[-1] / values[0])}
+        if not steps:
+            raise UserError(f"runs.{name}: {path} has no losses: expected the folder of a run")
+        relative = [value / values[0] for value in values]
+        losses[name] = (steps, relative)
+        cells = {"steps": Cell(float(steps[-1])), "loss": Cell(relative[-1])}
         seen = _series(lines, "held_out/accuracy")
         if seen[0]:
             accuracies[name] = seen
@@ -387,5 +401,10 @@ Losses of different weights and networks have no common unit: each is divided by
 
 
 def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    found = [(line["step"], line[key]) for line in lines if key in line]
+    # What was not finite is null.
+    found = [
+        (line["step"], math.nan if line[key] is None else line[key])
+        for line in lines
+        if key in line
+    ]
     return [step for step, _ in found], [value for _, value in found]

@@ -106,14 +106,16 @@ def write_survey(
         Whether everything is done.
 
     Raises:
-        UserError: something cannot be read or is there already.
+        UserError: something cannot be read or is there already, or nothing paints.
     """
     _check(config)
     context = _prepare(config, folder, note, warn, stopping)
     studio = context.studio
     names = [name for name in context.painters if studio.paints(name)]
+    if not names:
+        raise UserError("no method paints: a survey is about pictures that methods have made")
     limits = [studio.config.methods[name].photos or len(studio.photos) for name in names]
-    photos = list(studio.photos)[: min(limits, default=0)]
+    photos = list(studio.photos)[: min(limits)]
     trials = []
     try:
         for index, (style, painting) in enumerate(studio.paintings.items()):
@@ -123,7 +125,8 @@ def write_survey(
                 done = context.done(name, f"survey, {style}")
                 for _, picture in studio.painted(name, context.painters[name], [pair], done=done):
                     made[name] = picture
-            trials.append(survey.Trial(studio.photos[pair.photo], painting, made, style))
+            if made:
+                trials.append(survey.Trial(studio.photos[pair.photo], painting, made, style))
     except protocols.StoppedError:
         return False
     survey.write_page(target, trials, title=config.title, seed=config.seed, overwrite=overwrite)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxstyle import images
+from jaxstyle.errors import UserError
 from jaxstyle.evaluation import judges, pictures, tables
 from jaxstyle.evaluation.config import EvaluateConfig
 from jaxstyle.evaluation.painters import Painter
@@ -60,6 +61,7 @@ class Studio:
         score: Callable[[np.ndarray, Pair], Mapping[str, Any]],
         *,
         done: Callable[[int, int], None],
+        beside: Any = None,
     ) -> list[Record]:
         """The figures of a method's pictures: read where they are known, else painted and judged.
 
@@ -71,8 +73,9 @@ class Studio:
             pairs: of their names and those of paintings.
             score: a picture to its figures.
             done: told how many pictures are there, and how many are wanted.
+            beside: what the figures depend on beside the pictures and the settings, as JSON has it.
         """
-        key = self._key(painter, part, photos, pairs)
+        key = [self._key(painter, part, photos, pairs), beside]
         kept = self._kept(name, painter, part, photos)
 
         def compute() -> list[Record]:
@@ -188,6 +191,8 @@ class Studio:
         config = self.config
         paths = {path.stem: path for path in images.list_images(Path(config.segments))}
         found = [path for path in images.list_images(Path(config.segmented)) if path.stem in paths]
+        if not found:
+            raise UserError(f"no picture in {config.segmented} has its name in {config.segments}")
         # The same photographs whatever else lies there, and not those of one letter.
         order = np.random.default_rng(config.seed).permutation(len(found))
         chosen = [found[i] for i in sorted(order[: config.segmented_photos])]

@@ -349,7 +349,7 @@ def _time_updates(sitting: _Sitting, method: MethodConfig, *, limit_s: float, al
     from jaxstyle.methods import gatys
 
     features = weights.load(method.features or weights.default_spec())
-    chosen = settings.preset(method.preset, scale=features.scale)
+    chosen = settings.preset(method.preset, scale=features.scale, heads=features.heads)
     chosen = settings.replace(chosen, **method.settings, size=sitting.photo.shape[0])
 
     def short(steps: int) -> dict[int, list[float]]:
