@@ -42,8 +42,8 @@ def test_a_configuration_is_read_and_kept(name):
 
 @pytest.mark.parametrize("name", EVALUATIONS)
 def test_a_configuration_of_an_evaluation_is_read(name):
-    settings = config.load_config(name, EvaluateConfig)
-    assert settings == config.load_config(str(ROOT / "configs" / f"{name}.py"), EvaluateConfig)
+    settings = config.load_config(name, kind=EvaluateConfig)
+    assert settings == config.load_config(str(ROOT / "configs" / f"{name}.py"), kind=EvaluateConfig)
     assert settings.methods[settings.baseline].kind == "photo"
     changed = config.override(settings, ["size=128", "methods.cnn.model=elsewhere/{style}"])
     assert (changed.size, changed.methods["cnn"].model) == (128, "elsewhere/{style}")

@@ -187,7 +187,7 @@ def test_a_name():
         ("from jaxstyle.methods import adian", "cannot import name 'adian'"),
         ("def get_config(): return undefined", "name 'undefined' is not defined"),
         ("def get_config(seed): return seed", "missing 1 required positional argument"),
-        ("def get_config(): return {}", "must give a TrainConfig; got <class 'dict'>"),
+        ("def get_config(): return {}", "must give a TrainConfig; got dict"),
         (GOOD.replace("steps", "stepz"), "unexpected keyword argument 'stepz'"),
         (GOOD.replace("123", "0"), "steps must be finite and at least 1; got 0"),
         (

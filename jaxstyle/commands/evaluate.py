@@ -52,7 +52,7 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress, stop: Interrupt
 
     begun = time.monotonic()
     config: EvaluateConfig = override(
-        load_config(arguments.config, EvaluateConfig), arguments.settings
+        load_config(arguments.config, kind=EvaluateConfig), arguments.settings
     )
     config = quick(config) if arguments.quick else config
     lines = _Lines(progress)

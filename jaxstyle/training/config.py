@@ -133,7 +133,7 @@ class TrainConfig:
 # --- files, overrides, JSON ----------------------------------------------------------------------
 
 
-def load_config(spec: str, kind: type[_Kind] = TrainConfig) -> _Kind:
+def load_config(spec: str, *, kind: type[_Kind] = TrainConfig) -> _Kind:
     """Reads a configuration.
 
     Args:
