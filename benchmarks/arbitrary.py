@@ -18,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from judging import Judge, Scores, paint, scores, square
+from judging import Judge, Scores, paint, scores
 
 from jaxstyle import images, models, runtime, weights
+from jaxstyle.evaluation.pictures import square
 from jaxstyle.methods import adain
 
 Pictures = dict[str, np.ndarray]

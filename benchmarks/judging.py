@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import features, images, metrics, preset, stylize, weights
+from jaxstyle import features, metrics, preset, stylize, weights
 from jaxstyle.losses import channel_moments, gram_matrix
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -82,15 +81,6 @@ def _scores(a: dict[str, jax.Array], b: dict[str, jax.Array], c: dict[str, jax.A
         jnp.mean(jnp.stack(moments)),
         relative(a[CONTENT], b[CONTENT]),
     )
-
-
-def square(path: Path, side: int) -> np.ndarray:
-    """The middle of a picture, `[side, side, 3]`."""
-    pixels = images.load(path).pixels
-    height, width = pixels.shape[:2]
-    least = min(height, width)
-    top, left = (height - least) // 2, (width - least) // 2
-    return images.resize(pixels[top : top + least, left : left + least], (side, side))
 
 
 def paint(

@@ -17,9 +17,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from judging import LAYERS, Judge, paint, square
+from judging import LAYERS, Judge, paint
 
 from jaxstyle import features, images, runtime, weights
+from jaxstyle.evaluation.pictures import square
 from jaxstyle.methods.distill import gram_correlation, squared_errors
 
 

@@ -17,9 +17,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from judging import Judge, paint, square
+from judging import Judge, paint
 
 from jaxstyle import images, models, runtime, weights
+from jaxstyle.evaluation.pictures import square
 from jaxstyle.methods import residual
 
 

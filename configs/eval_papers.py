@@ -9,7 +9,7 @@ out; those of `cnn`, `cnn_bn` and `fnst` are trained with the configurations of 
 for each painting, as runs/cnn_wave: `--set methods.cnn.model=runs/cnn_{style}`. Which features
 judge is `--set features=`; photographs with segmentations of people are `segmented` and `segments`,
 and `training_content` those that the networks were trained on. docs/evaluation.md says why each
-protocol is what it is, and docs/results.md what came out.
+protocol is what it is.
 """
 
 from jaxstyle.evaluation.config import EvaluateConfig, MethodConfig
