@@ -1,5 +1,7 @@
 """The convolution against direct sums in float64, on every padding and at awkward sizes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import networks
@@ -113,6 +115,38 @@ def test_few_outputs_are_made_tap_by_tap(monkeypatch, size, padding, channels):
     slope = np.vdot(jax.grad(product)(jnp.asarray(images)), direction)
     wanted = np.vdot(found, reference(direction, kernel, padding))
     assert slope == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("cores", [2, 3, 64])
+@pytest.mark.parametrize("size", [(67, 64), (64, 70), (5, 1000)])
+def test_parts_side_by_side_are_the_whole(monkeypatch, cores, size):
+    """Whatever the number of parts, and rows that it does not divide."""
+    monkeypatch.setattr(winograd, "pays", lambda *arguments, **options: False)
+    monkeypatch.setattr(convolution.os, "cpu_count", lambda: cores)
+    jax.clear_caches()  # of programs for other numbers of cores
+    images, kernel = arrays(size, 16, 8)
+    wanted = reference(images, kernel, "zero")
+    found = convolution.conv2d(jnp.asarray(images), jnp.asarray(kernel))
+    np.testing.assert_allclose(found, wanted, atol=3e-5 * np.abs(wanted).max())
+
+
+def test_pictures_of_few_columns_are_laid_side_by_side_for_several_threads(monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda *arguments, **options: False)
+    images = re.compile(r"convolution.*tensor<1x\d+x(\d+)x16xf32>, tensor<3x3")
+
+    def width(cores, columns, outputs=16):
+        monkeypatch.setattr(convolution.os, "cpu_count", lambda: cores)
+        jax.clear_caches()
+        x = jax.ShapeDtypeStruct((1, 64, columns, 16), jnp.float32)
+        kernel = jax.ShapeDtypeStruct((3, 3, 16, outputs), jnp.float32)
+        text = jax.jit(lambda x, k: convolution.conv2d(x, k)).lower(x, kernel).as_text()
+        return max(map(int, images.findall(text)))
+
+    assert width(1, 256) == 256
+    assert width(2, 256) == 2 * 257
+    assert width(2, 256, outputs=128) == 256  # threads share these
+    assert width(2, 1024) == 1024  # and these
+    assert width(2, 63) == 63  # too small a picture
 
 
 def test_few_outputs_need_no_convolution_on_the_cpu(monkeypatch):
