@@ -21,6 +21,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, nn
 
 from jaxstyle import convolution
@@ -55,18 +56,37 @@ def check_layers(params: Parameters, layers: Collection[str]) -> None:
             raise ValueError(f"the network has no layer {layer!r}{hint} (it has {relus})")
 
 
-def prepare(params: Parameters) -> dict[str, Any]:
+def prepare(params: Parameters, *, padding: str = "zero") -> dict[str, Any]:
     """Transforms the kernels of a frozen network once, for the convolution of the CPU.
 
     The result goes wherever the parameters go, as an argument of the compiled function. Its
     gradient is zero.
+
+    Args:
+        params: the parameters (see the module's text).
+        padding: what `vgg` will be called with. But for "zero", `preprocess` becomes part of the
+            first convolution.
     """
+    if padding != "zero":
+        params = _without_preprocess(params)
     return {
         name: convolution.prepare_kernel(value)
         if name.endswith("/kernel") and name.startswith("conv")
         else jnp.asarray(value, jnp.float32)
         for name, value in params.items()
     }
+
+
+def _without_preprocess(params: Parameters) -> dict[str, Any]:
+    """The same network in one convolution less; zeros beyond the border would come before it."""
+    rest = {name: np.asarray(value) for name, value in params.items()}
+    matrix = rest.pop("preprocess/kernel")[0, 0].astype(np.float64)
+    offset = rest.pop("preprocess/bias").astype(np.float64)
+    kernel = rest["conv1_1/kernel"].astype(np.float64)
+    rest["conv1_1/kernel"] = (matrix @ kernel).astype(np.float32)
+    added = np.sum(offset @ kernel, axis=(0, 1))
+    rest["conv1_1/bias"] = (rest["conv1_1/bias"] + added).astype(np.float32)
+    return rest
 
 
 def vgg(
@@ -100,7 +120,9 @@ def vgg(
         raise ValueError(f"expected images [batch, height, width, 3]; got {images.shape}")
     wanted = set(layers)
     found: dict[str, Array] = {}
-    x = _conv(params, "preprocess", images, "zero")
+    x = images
+    if "preprocess/kernel" in params:
+        x = _conv(params, "preprocess", x, "zero")
     for block, convolutions in _blocks(params):
         if block > 1:
             x = pool(x, pooling)

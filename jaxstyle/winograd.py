@@ -63,7 +63,7 @@ def pays(kernel_shape: Sequence[int], positions: int, *, frozen: bool) -> bool:
     if frozen:
         return channels >= 256 or (channels >= LEAST_CHANNELS and positions >= 128 * 128)
     # The arithmetic of a position over its traffic.
-    return inputs * outputs / (inputs + outputs) >= 40 and positions >= 2048
+    return inputs * outputs / (inputs + outputs) >= 32 and positions >= 2048
 
 
 def transform_frozen(kernel: np.ndarray) -> tuple[Array, ...]:

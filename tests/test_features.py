@@ -60,12 +60,13 @@ def test_prepared_parameters_give_the_same(monkeypatch):
     monkeypatch.setattr(winograd, "pays", lambda shape, positions, frozen: shape[0] == 3)
     params = networks.random_params(((16, 16), (24, 24)))
     x = jnp.asarray(np.random.default_rng(0).random((1, 18, 13, 3)), jnp.float32)
-    for padding in ("zero", "reflect"):
+    for padding in ("zero", "reflect", "replicate"):
         plain = features.vgg(params, x, ["relu2_2"], padding=padding)["relu2_2"]
-        prepared = features.vgg(features.prepare(params), x, ["relu2_2"], padding=padding)[
-            "relu2_2"
-        ]
-        np.testing.assert_allclose(prepared, plain, atol=2e-5 * float(plain.max()))
+        for known in (padding, "zero"):
+            prepared = features.prepare(params, padding=known)
+            assert ("preprocess/kernel" in prepared) == (known == "zero")
+            found = features.vgg(prepared, x, ["relu2_2"], padding=padding)["relu2_2"]
+            np.testing.assert_allclose(found, plain, atol=2e-5 * float(plain.max()))
 
 
 def test_vgg16_and_vgg19_differ_in_depth_alone():

@@ -490,7 +490,9 @@ def of_model(model: Model, *, dtype: Any = jnp.float32) -> tuple[Network, dict[s
     """
     encoder = models.flat(model.variables["encoder"])
     network = make_network(model.config, encoder, model.config.encoder_padding, dtype=dtype)
-    used = vgg.prepare(encoder) if dtype == jnp.float32 else updates.cast(encoder, dtype)
+    used = updates.cast(encoder, dtype)
+    if dtype == jnp.float32:
+        used = vgg.prepare(encoder, padding=network.padding)
     return network, {"params": model.variables["params"], "encoder": used}
 
 
@@ -630,7 +632,7 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         )
     networks = perceptual.load_networks(settings)
     encoder, padding = read_encoder(settings)
-    prepared = vgg.prepare(encoder)
+    prepared = vgg.prepare(encoder, padding=padding)
     dtype = jnp.dtype(config.precision)
     network = make_network(settings, encoder, padding, dtype=dtype)
     if config.crop_size % network.grain:

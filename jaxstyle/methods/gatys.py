@@ -210,7 +210,9 @@ def _scales(
 ) -> Iterator[Iterate]:
     # Transformed kernels serve the convolution of the CPU alone.
     platform = next(iter(jnp.zeros(()).devices())).platform
-    params = vgg.prepare(network.params) if platform == "cpu" else network.params
+    params = network.params
+    if platform == "cpu":
+        params = vgg.prepare(params, padding=padding)
     compiled = jitted(platform)
     program = _program(config)
     sizes = scale_sizes(content.shape[0], content.shape[1], config)

@@ -97,7 +97,7 @@ def load_networks(config: PerceptualConfig) -> tuple[Network, ...]:
         found = weights.load(name)
         chosen = tuple(layers.split("+")) if layers else ()
         padding = config.padding or found.padding
-        network = Network(found.params, vgg.prepare(found.params), padding, chosen)
+        network = Network(found.params, vgg.prepare(found.params, padding=padding), padding, chosen)
         try:
             vgg.check_layers(network.params, chosen)
         except ValueError as error:
