@@ -582,7 +582,9 @@ def test_a_quick_evaluation_is_small():
     assert [method.photos for method in config.methods.values()] == [2, 1, 2]
     assert config.methods["few"].settings == {"seed": 3, "steps": 2, "scales": 1}
     assert config.methods["many"].model == "x"
-    assert quick(EvaluateConfig(size=40)).size == 40
+    assert (config.paintings, config.speed_cold) == (3, False)
+    assert quick(EvaluateConfig(size=40, paintings=2)).size == 40
+    assert quick(EvaluateConfig(size=40, paintings=2)).paintings == 2
 
 
 def test_parts_of_methods_can_be_set():

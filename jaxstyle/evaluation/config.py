@@ -49,6 +49,7 @@ class EvaluateConfig:
     title: str = setting("Evaluation", "heading of the report")
     content: str = setting("", "photographs: a folder")
     style: str = setting("", "paintings: a folder")
+    paintings: int = setting(0, "how many paintings, the first ones; 0 for all", least=0)
     size: int = setting(256, "side of the squares that pictures are cut to, in pixels", least=32)
     methods: Mapping[str, MethodConfig] = dataclasses.field(default_factory=dict)
     baseline: str = setting("photo", "method that the others are compared with")
@@ -68,6 +69,15 @@ class EvaluateConfig:
     speed_sizes: tuple[int, ...] = (256, 512, 1024)
     speed_runs: int = setting(5, "timed runs of each", least=1)
     speed_batch: int = setting(4, "pictures a batch where batches are timed", least=1)
+    speed_styles: int = setting(0, "in how many styles speeds are compared; 0 for all", least=0)
+    speed_cold: bool = setting(
+        True, "time first pictures, each from an empty cache of compiled programs"
+    )
+    speed_at_once: int = setting(
+        1,
+        "how many methods are timed at a time; above 1, beside painting, it is no fair time",
+        least=1,
+    )
     throughput: int = setting(1000, "pictures from disk to disk; 0 for none", least=0)
     runs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     resamples: int = setting(2000, "samples of the bootstrap", least=1)
@@ -88,11 +98,15 @@ def quick(config: EvaluateConfig) -> EvaluateConfig:
         config,
         methods=methods,
         size=min(config.size, 64),
+        paintings=min(config.paintings or 3, 3),
         segmented_photos=5,
         training_photos=min(config.training_photos, 8),
         speed_sizes=(64,),
         speed_runs=2,
         speed_batch=2,
+        speed_styles=2,
+        speed_cold=False,
+        speed_at_once=2,
         throughput=min(config.throughput, 8),
         resamples=200,
         clusters=4,

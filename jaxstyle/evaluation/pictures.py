@@ -38,12 +38,19 @@ def read(folder: str, side: int, *, limit: int = 0) -> dict[str, np.ndarray]:
         limit: how many, the first ones; 0 for all.
 
     Raises:
-        UserError: there is no such folder, nothing in it, or a picture that cannot be read.
+        UserError: there is no such folder, nothing in it, two pictures whose names differ only in
+            their endings, or a picture that cannot be read.
     """
-    paths = images.list_images(Path(folder))
+    paths: dict[str, Path] = {}
+    for path in images.list_images(Path(folder)):
+        if path.stem in paths:
+            raise UserError(
+                f"{path} and {paths[path.stem].name} would be one row: give them different names"
+            )
+        paths[path.stem] = path
     if not paths:
         raise UserError(f"{folder} has no pictures")
-    return {path.stem: square(path, side) for path in paths[: limit or None]}
+    return {stem: square(path, side) for stem, path in list(paths.items())[: limit or None]}
 
 
 def paint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jaxstyle.errors import UserError
@@ -64,15 +65,20 @@ def evaluate(
 
     try:
         context = _prepare(config, folder, note, warn, stopping)
-        if any(name in _ON_PAIRS for name in config.protocols):
-            records = protocols.pair_records(context)
-            for name, make in _ON_PAIRS.items():
-                if name in config.protocols:
-                    add(make(context, records))
-        if "convergence" in config.protocols and config.runs:
-            add(protocols.convergence(config.runs, folder))
-        if "speed" in config.protocols:
-            add(speeds.section(context))
+        with ThreadPoolExecutor(1) as pool:
+            timed = "speed" in config.protocols
+            # Where speeds need not be right, they are measured beside everything else.
+            beside = timed and config.speed_at_once > 1
+            speed = pool.submit(speeds.section, context) if beside else None
+            if any(name in _ON_PAIRS for name in config.protocols):
+                records = protocols.pair_records(context)
+                for name, make in _ON_PAIRS.items():
+                    if name in config.protocols:
+                        add(make(context, records))
+            if "convergence" in config.protocols and config.runs:
+                add(protocols.convergence(config.runs, folder))
+            if timed:
+                add(speed.result() if speed else speeds.section(context))
     except protocols.StoppedError:
         return False
     return True

@@ -35,7 +35,7 @@ class Studio:
         self.judge = judge
         self.folder = folder
         self.photos = pictures.read(config.content, config.size)
-        self.paintings = pictures.read(config.style, config.size)
+        self.paintings = pictures.read(config.style, config.size, limit=config.paintings)
         self.recognizer = judges.Recognizer(judge, self.paintings)
         self._compositions = {
             name: judges.compose(

@@ -57,6 +57,7 @@ def measure(
     photo_path: PathLike,
     painting_path: PathLike,
     style_name: str,
+    cold: bool = True,
     limit_s: float = 120.0,
     timeout_s: float = 1800.0,
     device: str | None = None,
@@ -92,6 +93,8 @@ def measure(
         photo_path: of the photograph.
         painting_path: of the painting, which is cut to a square of the same size.
         style_name: of the painting.
+        cold: begin with an empty cache of compiled programs; else with that of this user, and
+            there is no `first_s`.
         limit_s: seconds that whole pictures of a method with updates may take at a size; at the
             smallest size one is painted in any case.
         timeout_s: seconds after which a process is ended.
@@ -109,7 +112,7 @@ def measure(
     found: list[Record] = []
     for number, size in enumerate(sorted(set(sizes))):
         job = _job(name, method, photo_path, {style_name: painting_path}, device=device)
-        job |= {"size": size, "runs": runs, "batch": batch}
+        job |= {"size": size, "runs": runs, "batch": batch, "cold": cold}
         job |= {"limit_s": limit_s, "always": number == 0}
         found += _records(job, timeout_s, stopping)
     return found
@@ -123,6 +126,7 @@ def measure_styles(
     size: int = 512,
     runs: int = 5,
     photo_path: PathLike,
+    cold: bool = True,
     limit_s: float = 120.0,
     timeout_s: float = 1800.0,
     device: str | None = None,
@@ -137,6 +141,7 @@ def measure_styles(
         size: of the square pictures, in pixels.
         runs: pictures of each style that are timed, after one that is not.
         photo_path: of the photograph.
+        cold: as for `measure`.
         limit_s: as for `measure`, for each style; no picture is painted in any case.
         timeout_s: seconds for each style after which the process is ended.
         device: as `runtime.find_device` takes it.
@@ -151,7 +156,8 @@ def measure_styles(
     if method.kind in _STILL:
         return []
     job = _job(name, method, photo_path, paintings, device=device)
-    job |= {"size": size, "runs": runs, "batch": 0, "limit_s": limit_s, "always": False}
+    job |= {"size": size, "runs": runs, "batch": 0, "cold": cold}
+    job |= {"limit_s": limit_s, "always": False}
     return _records(job, timeout_s * len(paintings), stopping)
 
 
@@ -194,7 +200,7 @@ def _ask(job: Mapping[str, Any], timeout_s: float, stopping: Stopping) -> tuple[
                 stdin=subprocess.PIPE,
                 stdout=answers,
                 stderr=complaints,
-                env=_environment(folder / "xla"),
+                env=_environment(folder / "xla" if job["cold"] else None),
                 bufsize=0,
             ) as process,
         ):
@@ -218,17 +224,15 @@ def _ask(job: Mapping[str, Any], timeout_s: float, stopping: Stopping) -> tuple[
         return lines, trouble
 
 
-def _environment(cache: Path) -> dict[str, str]:
-    """This process's, with an empty compilation cache, and this package to be found."""
+def _environment(cache: Path | None) -> dict[str, str]:
+    """This process's, with a compilation cache of its own, and this package to be found."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     # Elsewhere this process may hold most of a GPU's memory: take no more than what is needed.
     greedy = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "XLA_PYTHON_CLIENT_PREALLOCATE": greedy,
-    }
+    found = {"PYTHONPATH": os.pathsep.join(paths), "XLA_PYTHON_CLIENT_PREALLOCATE": greedy}
+    own = {} if cache is None else {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    return os.environ | found | own
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float, stopping: Stopping) -> int | None:
@@ -263,6 +267,8 @@ def main() -> int:
     threading.Thread(target=_follow, args=(sys.stdin.fileno(),), daemon=True).start()
 
     def tell(**found: Any) -> None:
+        if not job["cold"]:
+            found.pop("first_s", None)
         answers.write(json.dumps(found) + "\n")
         answers.flush()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jaxstyle import images
@@ -23,34 +25,53 @@ def section(context: Context) -> Section:
     Raises:
         StoppedError: that was asked for; what is measured is kept.
     """
-    timed: list[Any] = []
-    by_style: list[Any] = []
-    many: dict[str, Any] = {}
+    config = context.studio.config
+    moving = [n for n in context.painters if config.methods[n].kind not in ("photo", "painting")]
     try:
-        for name, painter in context.painters.items():
-            if context.studio.config.methods[name].kind in ("photo", "painting"):
-                continue
-            context.note(f"speed, {name}")
-            timed += _remembered(context, "speed", name, _measured)
-            if painter.batch is not None:
-                by_style += _remembered(context, "speed_styles", name, _measured_styles)
-                if context.studio.config.throughput:
-                    many[name] = _remembered(context, "throughput", name, _measured_many)[0]
+        if config.speed_at_once == 1:
+            found = [_timed(context, name) for name in moving]
+        else:
+            # Backwards: what is compiled here need not be where they paint, and vice versa.
+            with ThreadPoolExecutor(config.speed_at_once) as pool:
+                found = list(pool.map(functools.partial(_timed, context), moving[::-1]))[::-1]
+        many = {
+            name: _remembered(context, "throughput", name, _measured_many)[0]
+            for name in moving
+            if config.throughput and context.painters[name].batch is not None
+        }
     except KeyboardInterrupt as error:
         if context.stopping():
             raise StoppedError from error
         raise
+    timed = [record for records, _ in found for record in records]
+    by_style = [record for _, records in found for record in records]
     shown = [speed_tables.speed_table(timed), speed_tables.cost_table(timed)]
     shown += [speed_tables.styles_table(by_style)] if by_style else []
     shown += [speed_tables.throughput_table(many)] if many else []
     return Section("Speed", _TEXT, tuple(shown))
 
 
+def _timed(context: Context, name: str) -> tuple[list[Any], list[Any]]:
+    """Records of a method at all sizes, and in several styles."""
+    context.note(f"speed, {name}")
+    sizes = _remembered(context, "speed", name, _measured)
+    if context.painters[name].batch is None:
+        return sizes, []
+    return sizes, _remembered(context, "speed_styles", name, _measured_styles)
+
+
 def _remembered(context: Context, part: str, name: str, measure: Any) -> list[Any]:
     """What was measured before on such a machine with the same settings, or is measured now."""
     config, painter = context.studio.config, context.painters[name]
     settings = [config.speed_sizes, config.speed_runs, config.speed_batch, config.throughput]
-    settings += [config.size, list(context.studio.paintings), machine.hardware()]
+    settings += [
+        config.speed_styles,
+        config.speed_cold,
+        config.speed_at_once,
+        config.size,
+        list(context.studio.paintings),
+        machine.hardware(),
+    ]
     return context.studio.remembered(
         f"{part}/{name}", [painter.fingerprint, settings], lambda: measure(context, name, painter)
     )
@@ -67,6 +88,7 @@ def _measured(context: Context, name: str, painter: Painter) -> list[Any]:
         photo_path=images.list_images(config.content)[0],
         painting_path=_paintings(config.style)[style],
         style_name=style,
+        cold=config.speed_cold,
         stopping=context.stopping,
     )
 
@@ -76,10 +98,11 @@ def _measured_styles(context: Context, name: str, painter: Painter) -> list[Any]
     return speed.measure_styles(
         name,
         config.methods[name],
-        {style: paintings[style] for style in painter.styles},
+        {style: paintings[style] for style in painter.styles[: config.speed_styles or None]},
         size=min(_STYLES_SIZE, max(config.speed_sizes)),
         runs=config.speed_runs,
         photo_path=images.list_images(config.content)[0],
+        cold=config.speed_cold,
         stopping=context.stopping,
     )
 
