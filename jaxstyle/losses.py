@@ -222,6 +222,9 @@ def _absolute(differences: Array) -> Array:
     return differences * lax.stop_gradient(jnp.sign(differences))
 
 
+VARIATION_PENALTIES: dict[int, Callable[[Array], Array]] = {1: _absolute, 2: jnp.square}
+
+
 def total_variation(
     images: Array,
     *,
@@ -254,7 +257,7 @@ def total_variation(
         )
     half_mean = choice("total_variation", "reduction", reduction, {"sum": False, "half_mean": True})
     pixels = images.astype(accumulator(images))
-    penalty = _absolute if order == 1 else jnp.square
+    penalty = VARIATION_PENALTIES[order]
     total = jnp.zeros(images.shape[0], pixels.dtype)
     for axis in (1, 2):
         differences = jnp.diff(pixels, axis=axis)
@@ -391,7 +394,11 @@ class Moments(NamedTuple):
     std: Array
 
 
-def channel_moments(features: Array, *, eps: float = 1e-5) -> Moments:
+# Added to variances: the gradient of the deviation is finite on flat pictures.
+MOMENTS_EPS = 1e-5
+
+
+def channel_moments(features: Array, *, eps: float = MOMENTS_EPS) -> Moments:
     """Mean and standard deviation of each channel (Huang and Belongie 2017, Eq. 5 and 6).
 
     Args:

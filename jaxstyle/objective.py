@@ -12,6 +12,7 @@ and its gradient can be put together from parts of a picture.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,11 +26,29 @@ from jaxstyle import features as vgg
 from jaxstyle.config import StylizeConfig
 
 
+class Sums(NamedTuple):
+    """What the statistics of a layer are made of: sums over positions, of x minus a centre.
+
+    Attributes:
+        first: `[batch, channels]`, of the features.
+        second: of the products of channels, `[batch, channels, channels]`, or of the squares of
+            each, `[batch, channels]`.
+    """
+
+    first: Any
+    second: Any
+
+
 class StyleLoss(NamedTuple):
     """A style loss of one layer, in the parts that a tiled or sharded objective needs.
 
     Attributes:
         statistics: features `[batch, h, w, c]` to a pytree of statistics.
+        sums: features; which positions count, 1 or 0, `[1, h, w, 1]`; and a centre `[c]` to sums,
+            which add up over the parts of a picture.
+        finish: sums around that centre, how many positions there are, and the centre to what
+            `statistics` gives for the whole.
+        centered: whether the centre matters; it is 0 where not.
         blend: several styles' statistics and their weights, which sum to one, to one style's.
         target: a style's statistics to what `distance` compares with, made once.
         distance: statistics and target to `[batch]`.
@@ -37,6 +56,9 @@ class StyleLoss(NamedTuple):
     """
 
     statistics: Callable[[Array], Any]
+    sums: Callable[[Array, Array, Array], Sums]
+    finish: Callable[[Sums, Any, Array], Any]
+    centered: bool
     blend: Callable[[Sequence[Any], Sequence[float]], Any]
     target: Callable[[Any], Any]
     distance: Callable[[Any, Any], Array]
@@ -74,9 +96,40 @@ def _blend_moments(
     return losses.Moments(mean, jnp.sqrt(jnp.maximum(second - mean**2, 1e-12)))
 
 
+def _products(features: Array, counts: Array, center: Array) -> Sums:
+    flat = losses.flatten_positions((features - center) * counts)
+    return Sums(jnp.sum(flat, axis=1), losses.second_moments(flat))
+
+
+def _squares(features: Array, counts: Array, center: Array) -> Sums:
+    flat = losses.flatten_positions((features - center) * counts)
+    return Sums(jnp.sum(flat, axis=1), jnp.sum(jnp.square(flat), axis=1))
+
+
+def _finish_gram(normalize: str, sums: Sums, number: Any, center: Array) -> Array:
+    del center
+    channels = sums.second.shape[1]
+    return sums.second / {"positions": number, "elements": number * channels}[normalize]
+
+
+def _finish_gaussian(sums: Sums, number: Any, center: Array) -> distributions.GaussianStatistics:
+    rest = sums.first / number
+    covariance = sums.second / number - rest[:, :, None] * rest[:, None, :]
+    return distributions.GaussianStatistics(center + rest, covariance)
+
+
+def _finish_moments(sums: Sums, number: Any, center: Array) -> losses.Moments:
+    rest = sums.first / number
+    variance = sums.second / number - jnp.square(rest)
+    return losses.Moments(center + rest, jnp.sqrt(variance + losses.MOMENTS_EPS))
+
+
 def _gram_loss(normalize: str, form: str) -> StyleLoss:
     return StyleLoss(
         functools.partial(losses.gram_matrix, normalize=normalize),
+        _products,
+        functools.partial(_finish_gram, normalize),
+        False,
         _average,
         lambda statistics: statistics,
         functools.partial(losses.style_loss, form=form),
@@ -90,6 +143,9 @@ STYLE_LOSSES: Mapping[str, StyleLoss] = {
     "elements": _gram_loss("elements", "mean"),
     "moments": StyleLoss(
         losses.channel_moments,
+        _squares,
+        _finish_moments,
+        True,
         _blend_moments,
         lambda statistics: statistics,
         losses.moments_loss,
@@ -97,6 +153,9 @@ STYLE_LOSSES: Mapping[str, StyleLoss] = {
     ),
     "wasserstein": StyleLoss(
         distributions.gaussian_statistics,
+        _products,
+        _finish_gaussian,
+        True,
         blend_gaussians,
         distributions.wasserstein2_target,
         distributions.wasserstein2,
@@ -105,14 +164,38 @@ STYLE_LOSSES: Mapping[str, StyleLoss] = {
 }
 
 
+_VARIATIONS = {
+    "sum": (1, "sum"),
+    "half_mean": (1, "half_mean"),
+    "squared_mean": (2, "half_mean"),
+}
+
+
 def total_variation(form: str) -> Callable[[Array], Array]:
     """The variation `[batch]` of images by the name that `StylizeConfig.tv_loss` gives it."""
-    order, reduction = {
-        "sum": (1, "sum"),
-        "half_mean": (1, "half_mean"),
-        "squared_mean": (2, "half_mean"),
-    }[form]
+    order, reduction = _VARIATIONS[form]
     return functools.partial(losses.total_variation, order=order, reduction=reduction)
+
+
+def variation_of_part(form: str, part: Array, counts: Array, size: tuple[int, int]) -> Array:
+    """The share of a part in the variation `[batch]` of a whole.
+
+    Args:
+        form: as for `total_variation`.
+        part: `[batch, h, w, channels]`.
+        counts: which pixels count, 1 or 0, `[1, h, w, 1]`: each has its differences to the pixels
+            below it and to the right.
+        size: height and width of the whole.
+    """
+    order, reduction = _VARIATIONS[form]
+    total = jnp.zeros(part.shape[0])
+    for axis in (1, 2):
+        differences = losses.VARIATION_PENALTIES[order](jnp.diff(part, axis=axis))
+        counted = jax.lax.slice_in_dim(counts, 0, part.shape[axis] - 1, axis=axis)
+        term = jnp.sum(differences * counted, axis=(1, 2, 3))
+        number = math.prod(size) // size[axis - 1] * (size[axis - 1] - 1) * part.shape[3]
+        total = total + (0.5 * term / max(number, 1) if reduction == "half_mean" else term)
+    return total
 
 
 class Targets(NamedTuple):

@@ -15,6 +15,7 @@ from jaxstyle import images, runtime
 from jaxstyle.commands import paths
 from jaxstyle.commands.interruption import Wording
 from jaxstyle.commands.making import Session, memory_named, write_picture
+from jaxstyle.commands.options import tile_of
 from jaxstyle.commands.progress import duration
 from jaxstyle.errors import UserError
 
@@ -43,8 +44,7 @@ class Look(NamedTuple):
 def look_of(arguments: argparse.Namespace) -> Look:
     """What the options say of it."""
     strength = 1.0 if arguments.strength is None else arguments.strength
-    tile = {None: "auto", "off": None}.get(arguments.tile, arguments.tile)
-    return Look(strength, getattr(arguments, "keep_colors", None), tile)
+    return Look(strength, getattr(arguments, "keep_colors", None), tile_of(arguments))
 
 
 def load_model(session: Session, shipped: str) -> Model:

@@ -16,14 +16,17 @@ from jaxstyle import images, runtime, weights
 from jaxstyle.commands import options, paths
 from jaxstyle.commands.making import Session, memory_named, write_picture
 from jaxstyle.commands.progress import Moment, duration
+from jaxstyle.commands.resumption import Resumption, fingerprint
 from jaxstyle.config import INITS, PRESETS, StylizeConfig, did_you_mean, preset
 from jaxstyle.errors import UserError
 from jaxstyle.trace import TERMS, Trace, trace_files
 
 if TYPE_CHECKING:
+    from jaxstyle.methods import gatys_tiled
     from jaxstyle.methods.gatys import Iterate
 
 _PREVIEW_SECONDS = 2.0
+_STATE_SECONDS = 60.0
 _PRESET = "default"
 
 
@@ -176,12 +179,18 @@ class Painter:
             (height * width, steps) for (height, width), steps in zip(sizes, counts, strict=True)
         ]
         self._progress.begin(label, work)
-        last, steps = self._optimise(content.pixels, task.content.name if label else None)
+        self._say_tiles(sizes[-1])
+        resumption = self._resumption(task, content.pixels)
+        last, steps = self._optimise(
+            content.pixels, task.content.name if label else None, sizes, resumption
+        )
         self._progress.end()
         finished = (last.scale, last.step) == (last.scales, last.steps)
         pixels = np.asarray(last.image)
         made_by = _made_by(self._job, task.content, None if finished else last)
         write_picture(self._session, task.output, pixels, content.alpha, made_by)
+        if finished and resumption is not None:
+            resumption.finish()
         done = (
             f"{task.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {steps} steps, "
             f"{duration(time.monotonic() - begun)}"
@@ -192,11 +201,43 @@ class Painter:
             self._progress.complain(f"stopped early; the picture so far is in {done}")
         return finished
 
-    def _optimise(self, content: np.ndarray, picture: str | None) -> tuple[Iterate, int]:
+    def _say_tiles(self, size: tuple[int, int]) -> None:
+        """Says how a large picture is computed."""
+        side = self._cutting.of(self._job.features.params, self._job.config, size)
+        if side is not None:
+            self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
+
+    @property
+    def _cutting(self) -> gatys_tiled.Cutting:
+        from jaxstyle.methods import gatys_tiled
+
+        return gatys_tiled.Cutting(options.tile_of(self._job.arguments), self._job.arguments.memory)
+
+    def _resumption(self, task: paths.Task, content: np.ndarray) -> Resumption | None:
+        """Where the state is kept, if the user wants that."""
+        job = self._job
+        if job.arguments.state is None:
+            return None
+        init = [] if job.init is None else [job.init]
+        shares, network = job.arguments.style_weights, (job.features.sha256, job.features.padding)
+        name = fingerprint(content, *job.styles, *init, shares, network, job.config)
+        return Resumption(job.arguments.state / task.output.name, name)
+
+    def _optimise(
+        self,
+        content: np.ndarray,
+        picture: str | None,
+        sizes: list[tuple[int, int]],
+        resumption: Resumption | None,
+    ) -> tuple[Iterate, int]:
         """The last iterate, and how many there were."""
         from jaxstyle.methods import gatys
 
         job, begun = self._job, time.monotonic()
+        resume = None if resumption is None else resumption.latest(sizes, job.config)
+        if resume is not None:
+            self._progress.note(f"going on after step {resume.step} of scale {resume.scale}")
+        due = time.monotonic() + _STATE_SECONDS
         try:
             iterates = gatys.stylize(
                 content,
@@ -205,6 +246,9 @@ class Painter:
                 config=job.config,
                 style_weights=job.arguments.style_weights,
                 init=job.init,
+                tile=self._cutting.tile,
+                memory=self._cutting.memory,
+                resume=resume,
             )
         except ValueError as error:  # it checks what it is given before it begins
             raise UserError(str(error)) from error
@@ -220,6 +264,11 @@ class Painter:
                 if self._stop.number or iterate.step == iterate.steps:
                     self._report(iterate, begun, picture)
                     late = None
+                more = (iterate.scale, iterate.step) != (iterate.scales, iterate.steps)
+                if resumption and more and (self._stop.number or time.monotonic() >= due):
+                    with self._stop.writing:
+                        resumption.keep(iterate)
+                    due = time.monotonic() + _STATE_SECONDS
                 if self._stop.number:
                     break
                 self._show(iterate)

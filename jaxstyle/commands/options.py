@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -155,6 +156,26 @@ def tile(text: str) -> int | str:
     if text in ("auto", "off"):
         return text
     return _checked(text, int, lambda value: value >= 1, "auto, off or a number of pixels")
+
+
+def tile_of(arguments: argparse.Namespace) -> int | str | None:
+    """What `--tile` says, as the methods take it."""
+    return {None: "auto", "off": None}.get(arguments.tile, arguments.tile)
+
+
+_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 1e3, "mb": 1e6, "gb": 1e9}
+
+
+def size_in_bytes(text: str) -> int:
+    """A type of argument: `4GiB`, `500MB`, or a number of bytes."""
+    match = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]*)", text.strip())
+    try:
+        found = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+    except (KeyError, ValueError):
+        found = 0
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"expected a size, as in 4GiB or 500MB; got {text!r}")
+    return found
 
 
 def shares(text: str) -> list[float] | dict[str, float]:

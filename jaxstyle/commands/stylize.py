@@ -21,10 +21,10 @@ from jaxstyle.errors import UserError
 
 # Which options are for which ways; the others are for all of them.
 _FOR_ALL = ("size", "keep_colors")
-_FOR_NETWORKS = ("strength", "tile", "interpolate")
+_FOR_NETWORKS = ("strength", "interpolate")
 _FOR_ANY_PAINTING = ("style_size", "content_mask", "style_mask")
 _FOR_PIXELS = (
-    *("preset", "features", "padding", "preview", "trace"),
+    *("preset", "features", "padding", "preview", "trace", "state", "memory"),
     *(entry.name for entry in dataclasses.fields(StylizeConfig) if entry.name not in _FOR_ALL),
 )
 

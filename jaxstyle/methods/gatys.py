@@ -7,7 +7,7 @@ What is minimised is in `jaxstyle.objective`; here are the update, the scales an
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from jax import Array
 from jaxstyle import color, distributions, images
 from jaxstyle import features as vgg
 from jaxstyle.config import INITS, StylizeConfig, preset, replace
+from jaxstyle.methods import gatys_tiled
 from jaxstyle.objective import (
     LossWeights,
     Targets,
@@ -44,6 +45,7 @@ class Iterate(NamedTuple):
         scales: how many scales there are.
         losses: the weighted terms before the update: `total`, `content`, `style` and `tv`, scalars
             on the device.
+        state: what the next update begins with, and overwrites: copy it before.
     """
 
     image: Array
@@ -52,6 +54,7 @@ class Iterate(NamedTuple):
     scale: int
     scales: int
     losses: dict[str, Array]
+    state: Any = None
 
 
 class State(NamedTuple):
@@ -104,36 +107,64 @@ def update(
         The new state, the picture to show `[1, height, width, 3]`, and the terms of the loss
         before the update.
     """
-    optimizer = make_optimizer(config)
 
     def loss_fn(variables: Array) -> tuple[Array, dict[str, Array]]:
         return objective(params, variables, targets, weights, config, padding)
 
     if config.optimizer == "lbfgs":
-        # The line search ends with the value and the gradient of the next iterate, which the state
-        # keeps; it does not keep the terms, so a forward pass reads them off.
-        def value_fn(variables: Array) -> Array:
-            return loss_fn(variables)[0]
+        state, shown, terms = search(state, loss_fn, config)
+        return state, shown, terms
+    gradient, terms = jax.grad(loss_fn, has_aux=True)(state.variables)
+    return *descend(state, gradient, config), terms
 
-        terms = loss_fn(state.variables)[1]
-        value, gradient = optax.value_and_grad_from_state(value_fn)(
-            state.variables, state=state.opt_state
-        )
-        extra = {"value": value, "grad": gradient, "value_fn": value_fn}
-    else:
-        gradient, terms = jax.grad(loss_fn, has_aux=True)(state.variables)
-        extra = {}
+
+def search(
+    state: State, loss_fn: Callable[[Array], tuple[Array, dict[str, Array]]], config: StylizeConfig
+) -> tuple[State, Array, dict[str, Array]]:
+    """An update that looks for the size of its step, as L-BFGS does.
+
+    The line search ends with the value and the gradient of the next iterate, which the state keeps;
+    it does not keep the terms, so a forward pass reads them off.
+    """
+
+    def value_fn(variables: Array) -> Array:
+        return loss_fn(variables)[0]
+
+    terms = loss_fn(state.variables)[1]
+    value, gradient = optax.value_and_grad_from_state(value_fn)(
+        state.variables, state=state.opt_state
+    )
+    extra = {"value": value, "grad": gradient, "value_fn": value_fn}
+    return *descend(state, gradient, config, **extra), terms
+
+
+def descend(
+    state: State, gradient: Any, config: StylizeConfig, **extra: Any
+) -> tuple[State, Array]:
+    """An update whose gradient is known: the new state, and the picture to show.
+
+    Without `extra`, which goes to the optimiser, each pixel is updated by itself.
+    """
+    optimizer = make_optimizer(config)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables, **extra)
     variables = jnp.asarray(optax.apply_updates(state.variables, updates))
     if config.clamp:
         variables = jnp.clip(variables, 0, 1)
-    average, total_weight, shown = state.average, state.total_weight, variables
+    average, total_weight = state.average, state.total_weight
     if config.averaging > 0:
         average = config.averaging * average + (1 - config.averaging) * variables
         total_weight = config.averaging * total_weight + (1 - config.averaging)
-        shown = average / total_weight
-    shown = jnp.clip(to_pictures(shown, config), 0, 1)
-    return State(variables, opt_state, average, total_weight), shown, terms
+    state = State(variables, opt_state, average, total_weight)
+    return state, to_show(state, config)
+
+
+def to_show(state: State, config: StylizeConfig) -> Array:
+    """The picture of a state after an update, `[1, height, width, 3]` in [0, 1]."""
+    averaged = state.average / state.total_weight if config.averaging > 0 else state.variables
+    return jnp.clip(to_pictures(averaged, config), 0, 1)
+
+
+_shown = jax.jit(to_show, static_argnames="config")
 
 
 def stylize(
@@ -145,6 +176,9 @@ def stylize(
     style_weights: Sequence[float] | None = None,
     init: Any | None = None,
     padding: str | None = None,
+    tile: int | str | None = "auto",
+    memory: int | None = None,
+    resume: Iterate | None = None,
     **overrides: Any,
 ) -> Iterator[Iterate]:
     """Stylises a picture, update by update.
@@ -159,10 +193,15 @@ def stylize(
         init: the picture to start from, of any size, or one of "content", "style-stats" and
             "noise", in place of what `config.init` says.
         padding: of the network, in place of what the features were trained with.
+        tile: the side in pixels of the tiles that an update is computed in, with the same gradient
+            (`gatys_tiled`); None to compute it whole; "auto" for tiles where that takes too much.
+        memory: bytes that an update may take; by default half of what is available.
+        resume: the iterate to go on from, of the same call; its place and `state` are needed.
         **overrides: fields of `StylizeConfig` that replace those of `config`.
 
     Yields:
         An `Iterate` an update, over all scales from coarse to fine. The last one is the result.
+        Where tiles are computed, its picture is a NumPy array that the next update overwrites.
 
     Raises:
         ValueError: an unknown setting or layer, pictures of another shape, or weights that do not
@@ -181,7 +220,10 @@ def stylize(
             f"init must be one of {', '.join(INITS)}, or a picture; got {config.init!r}"
         )
     # What cannot work is refused above, at the call; the generator begins with the first next().
-    return _scales(content, pictures, weights, features, config, start, padding or features.padding)
+    network = features._replace(padding=padding or features.padding)
+    cutting = gatys_tiled.Cutting(tile, memory)
+    gatys_tiled.choose(cutting, features.params, [*config.style_layers], (1, 1))  # or it is refused
+    return _scales(content, pictures, weights, network, config, start, cutting, resume)
 
 
 def scale_sizes(height: int, width: int, config: StylizeConfig) -> list[tuple[int, int]]:
@@ -203,22 +245,20 @@ def _scales(
     content: np.ndarray,
     styles: Sequence[np.ndarray],
     style_weights: tuple[float, ...],
-    network: Weights,
+    features: Weights,
     config: StylizeConfig,
     init: np.ndarray | None,
-    padding: str,
+    cutting: gatys_tiled.Cutting,
+    resume: Iterate | None,
 ) -> Iterator[Iterate]:
-    # Transformed kernels serve the convolution of the CPU alone.
-    platform = next(iter(jnp.zeros(()).devices())).platform
-    params = network.params
-    if platform == "cpu":
-        params = vgg.prepare(params, padding=padding)
-    compiled = jitted(platform)
-    program = _program(config)
     sizes = scale_sizes(content.shape[0], content.shape[1], config)
-    shown = None
-    counts = scale_steps(config, len(sizes))
-    for scale, (size, steps) in enumerate(zip(sizes, counts, strict=True), 1):
+    begun = resume.scale if resume is not None else 1
+    # A scale may have ended just there.
+    shown = None if resume is None else _shown(resume.state, config=_program(config))
+    for scale, steps in enumerate(scale_steps(config, len(sizes)), 1):
+        if scale < begun:
+            continue
+        size = sizes[scale - 1]
         canvas = jnp.asarray(images.resize(content, size))[None]
         resized = [_resize_style(style, size, config) for style in styles]
         wanted, resized = _match_colors(canvas, resized, config)
@@ -228,15 +268,39 @@ def _scales(
             start = jnp.asarray(images.resize(init, size))[None]
         else:
             start = initial_pictures(wanted, resized, style_weights, config)
-        targets = compiled.targets(network.params, wanted, resized, style_weights, program, padding)
-        weights = loss_weights(config, targets)
-        state = init_state(start, config)
-        for step in range(1, steps + 1):
-            state, shown, terms = compiled.update(state, params, targets, weights, program, padding)
-            picture = shown
+        state, done = (resume.state, resume.step) if scale == begun and resume else (None, 0)
+        run = gatys_tiled.Scale(features, config, wanted, resized, style_weights, start, state)
+        updates = _updates(run, cutting.of(features.params, config, size))
+        for step, (state, made, terms) in zip(range(done + 1, steps + 1), updates, strict=False):
+            picture = made
             if config.keep_colors == "luminance":
-                picture = color.transfer_luminance(shown, canvas)
-            yield Iterate(picture[0], step, steps, scale, len(sizes), terms)
+                picture = color.transfer_luminance(jnp.asarray(made), canvas)
+            yield Iterate(picture[0], step, steps, scale, len(sizes), terms, state)
+        # As a run that goes on from here has it, to the bit.
+        shown = _shown(state, config=_program(config))
+
+
+def _updates(
+    run: gatys_tiled.Scale, side: int | None
+) -> Iterator[tuple[State, Array, dict[str, Array]]]:
+    """The updates of a scale, without an end: state, picture and terms."""
+    platform = next(iter(jnp.zeros(()).devices())).platform
+    params, padding = run.features.params, run.features.padding
+    # Transformed kernels serve the convolution of the CPU alone.
+    prepared = vgg.prepare(params, padding=padding) if platform == "cpu" else params
+    program = _program(run.config)
+    if side is not None:
+        network = gatys_tiled.Network(prepared, padding, program)
+        yield from gatys_tiled.updates(network, run, side)
+        return
+    compiled = jitted(platform)
+    targets = compiled.targets(params, run.content, run.styles, run.style_weights, program, padding)
+    weights = loss_weights(run.config, targets)
+    state = init_state(run.start, run.config) if run.state is None else run.state
+    state = jax.tree.map(jnp.asarray, state)
+    while True:
+        state, shown, terms = compiled.update(state, prepared, targets, weights, program, padding)
+        yield state, shown, terms
 
 
 class Jitted(NamedTuple):

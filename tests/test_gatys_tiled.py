@@ -1,0 +1,208 @@
+"""Pixel optimisation in tiles: the objective's own gradient, and states that are gone on from."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import networks
+import numpy as np
+import pytest
+from test_gatys import NETWORK, OTHER, PLAIN, STYLE, TERMS, picture
+
+from jaxstyle import features as vgg
+from jaxstyle.commands.resumption import Resumption, fingerprint
+from jaxstyle.config import replace
+from jaxstyle.errors import UserError
+from jaxstyle.methods import gatys, gatys_tiled
+from jaxstyle.objective import STYLE_LOSSES, loss_weights, make_targets, objective
+
+SIZE = (37, 50)
+CONTENT = picture(1, *SIZE)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiler():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def canvas(seed=4):
+    noise = np.random.default_rng(seed).random((1, *SIZE, 3), np.float32)
+    return (0.7 * CONTENT + 0.3 * noise).astype(np.float32)
+
+
+# --- where the tiles lie -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(37, 50), (64, 16), (3, 200), (15, 15), (161, 47)])
+@pytest.mark.parametrize(("side", "margin", "grain"), [(8, 5, 4), (16, 3, 16), (1, 0, 2)])
+def test_each_pixel_counts_once_in_tiles_of_one_size(size, side, margin, grain):
+    tiles = gatys_tiled.lay(size, side, margin, grain)
+    counted = np.zeros(size, int)
+    for tile in tiles:
+        for span, length in zip(tile, size, strict=True):
+            assert span.start % grain == 0
+            assert span.start == 0 or span.first - span.start >= margin
+            assert span.stop == length or span.stop - span.last >= margin
+        counted[tile.row.first : tile.row.last, tile.column.first : tile.column.last] += 1
+    assert (counted == 1).all()
+    assert len({(t.row.stop - t.row.start, t.column.stop - t.column.start) for t in tiles}) == 1
+
+
+@pytest.mark.parametrize("layer", ["relu1_1", "relu2_2", "pool2", "relu3_1"])
+def test_reach_is_as_far_as_a_position_sees(layer):
+    params = networks.random_params(((3, 3), (3, 3), (3, 3)))
+    size, middle = 64, 32 // 2 ** gatys_tiled.block_of(layer)
+
+    def value(x):
+        found = vgg.vgg(params, x, [layer], pooling="avg")[layer]
+        return jnp.sum(found[0, middle, middle])
+
+    seen = np.abs(jax.grad(value)(jnp.full((1, size, size, 3), 0.5))).sum((0, 3)) > 0
+    # Positions begin with the first of their pixels.
+    first = middle * 2 ** gatys_tiled.block_of(layer)
+    farthest = np.abs(np.argwhere(seen) - first).max()
+    assert 0 < farthest <= gatys_tiled.reach(params, [layer]) <= farthest + 1
+
+
+def test_tiles_where_the_whole_takes_too_much():
+    each = gatys_tiled.bytes_per_pixel(NETWORK.params, ["relu1_1", "relu2_1"])
+
+    def chosen(tile="auto", memory=None, size=(4000, 4000)):
+        return gatys_tiled.Cutting(tile, memory).of(NETWORK.params, PLAIN, size)
+
+    assert chosen(memory=int(each * 4000**2)) is None
+    assert chosen(memory=int(each * 2000**2)) == gatys_tiled.SIDES[0]
+    assert chosen(memory=int(each * 500**2)) == 384
+    assert chosen(memory=1) == gatys_tiled.SIDES[-1]
+    assert chosen(None, memory=1) is None
+    assert chosen(100) == 100
+    assert chosen(100, size=(90, 100)) is None  # that is the whole
+    for tile in (0, "often"):
+        with pytest.raises(ValueError, match="tile must be"):
+            gatys.stylize(CONTENT, [STYLE], features=NETWORK, config=PLAIN, tile=tile)
+
+
+# --- the gradient --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [("gatys", "max"), ("wasserstein", "max"), *((n, "avg") for n in STYLE_LOSSES)],
+)
+def test_the_gradient_is_that_of_the_whole(name, pooling):
+    other = pooling == "max"
+    config = replace(
+        PLAIN,
+        style_loss=name,
+        pooling=pooling,
+        content_loss="half_sum" if other else "mean",
+        tv_loss="half_mean" if other else "squared_mean",
+        normalize_features=other,
+        standardize=other,
+        clamp=not other,
+    )
+    padding = "reflect" if other else "zero"
+    styles, shares = [STYLE[None], OTHER[None]], (0.7, 0.3)
+    program = gatys._program(config)
+    targets = make_targets(
+        NETWORK.params, jnp.asarray(CONTENT)[None], styles, shares, program, padding
+    )
+    weights = loss_weights(config, targets)
+
+    def loss(x):
+        return objective(NETWORK.params, x, targets, weights, program, padding)
+
+    x = canvas()
+    wanted, terms = jax.grad(loss, has_aux=True)(jnp.asarray(x))
+
+    network = gatys_tiled.Network(vgg.prepare(NETWORK.params, padding=padding), padding, program)
+    assert len(network.tiles(SIZE, 8)) > 20
+    own = gatys_tiled.make_targets(network, CONTENT[None], styles, shares, 8)
+    for found, whole in zip(jax.tree.leaves(own), jax.tree.leaves(targets), strict=True):
+        np.testing.assert_allclose(found, whole, atol=2e-5 * np.abs(whole).max())
+    gradient = np.empty_like(x)
+    given = network, x, own, loss_weights(config, own), 8
+    found = gatys_tiled.value_and_gradient(*given, into=gradient)
+    for term in TERMS:
+        assert float(found[term]) == pytest.approx(float(terms[term]), rel=2e-5)
+    assert np.linalg.norm(gradient - wanted) < 1e-5 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("options", [{"averaging": 0.5}, {"optimizer": "lbfgs"}])
+def test_the_path_is_that_of_the_whole(options):
+    config = replace(PLAIN, pooling="avg", scales=2, size=50, steps=4, **options)
+    given = {"features": NETWORK, "config": config}
+    whole = list(gatys.stylize(CONTENT, [STYLE], tile=None, **given))
+    for one, other in zip(gatys.stylize(CONTENT, [STYLE], tile=8, **given), whole, strict=True):
+        assert (one.scale, one.step) == (other.scale, other.step)
+        assert float(one.losses["total"]) == pytest.approx(float(other.losses["total"]), rel=5e-3)
+        np.testing.assert_allclose(one.image, other.image, atol=0.01)
+
+
+def test_tiles_keep_colors_too():
+    config = replace(PLAIN, pooling="avg", size=50, steps=2, keep_colors="luminance")
+    given = {"features": NETWORK, "config": config}
+    *_, whole = gatys.stylize(CONTENT, [STYLE], tile=None, **given)
+    *_, tiled = gatys.stylize(CONTENT, [STYLE], tile=16, **given)
+    np.testing.assert_allclose(tiled.image, whole.image, atol=1e-3)
+
+
+# --- states --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tile", "options", "stop"),  # in the middle of a scale, and at its end
+    [
+        (None, {"averaging": 0.5}, 3),
+        (16, {"averaging": 0.5}, 2),
+        (16, {}, 3),
+        (None, {"optimizer": "lbfgs"}, 2),
+    ],
+)
+def test_a_run_goes_on_from_its_state_to_the_same_picture(tmp_path, tile, options, stop):
+    config = replace(PLAIN, scales=2, size=50, steps=3, **options)
+    given = {"features": NETWORK, "config": config, "tile": tile}
+    *_, wanted = gatys.stylize(CONTENT, [STYLE], **given)
+    sizes = gatys.scale_sizes(*SIZE, config)
+    kept = Resumption(tmp_path / "state", "one")
+    assert kept.latest(sizes, config) is None
+    run = gatys.stylize(CONTENT, [STYLE], **given)
+    for _ in range(stop):
+        iterate = next(run)
+        kept.keep(iterate)
+    run.close()
+    found = Resumption(tmp_path / "state", "one").latest(sizes, config)
+    assert (found.scale, found.step) == (1, stop)
+    rest = list(gatys.stylize(CONTENT, [STYLE], resume=found, **given))
+    assert len(rest) == 6 - stop
+    np.testing.assert_array_equal(rest[-1].image, wanted.image)
+    with pytest.raises(UserError, match="another picture"):
+        Resumption(tmp_path / "state", "other").latest(sizes, config)
+    kept.finish()
+    assert kept.latest(sizes, config) is None
+
+
+def test_a_state_that_was_cut_off_is_reported(tmp_path):
+    config = replace(PLAIN, size=50, steps=2)
+    kept = Resumption(tmp_path, "one")
+    kept.keep(next(gatys.stylize(CONTENT, [STYLE], features=NETWORK, config=config)))
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and "run" in path.parts:
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be read"):
+        kept.latest(gatys.scale_sizes(*SIZE, config), config)
+
+
+def test_fingerprints_differ_with_what_they_are_of():
+    names = {
+        fingerprint(CONTENT),
+        fingerprint(CONTENT[:-1]),
+        fingerprint(CONTENT, STYLE),
+        fingerprint(CONTENT, PLAIN),
+        fingerprint(CONTENT, replace(PLAIN, seed=1)),
+    }
+    assert len(names) == 5
+    assert fingerprint(CONTENT) == fingerprint(CONTENT.copy())
+    assert math.prod(map(len, names)) == 16**5
