@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jaxstyle.commands import options
+from jaxstyle.commands import options, sheet_options
 from jaxstyle.config import MAX_PIXELS, PADDINGS, PRESETS, did_you_mean
 from jaxstyle.errors import UserError
 
@@ -254,6 +254,8 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_styles_options(styles)
+    sheet, sheet_files = sheet_options.add_parser(commands)
+    _add_picture_options(sheet_files)
     weights = commands.add_parser(
         "weights",
         help="list, fetch or convert the parameters of networks",
@@ -297,6 +299,7 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     return parser, {
         "stylize": stylize,
         "styles": styles,
+        "sheet": sheet,
         "train": train,
         "sweep": sweep,
         "evaluate": _add_evaluate_options(commands),
@@ -462,6 +465,13 @@ def _add_files(parser: _Parser) -> None:
         help="write the loss terms of every step as JSON lines; where the name ends in .png, a "
         "plot of them, and the lines beside it as .jsonl",
     )
+    files.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keep the state of the optimisation there, every minute: the same command goes on "
+        "from it after a kill",
+    )
     _add_picture_options(files)
 
 
@@ -504,6 +514,19 @@ def _add_run_options(parser: _Parser) -> None:
         help="border of the features' convolutions (default: auto, as the features want it)",
     )
     run.add_argument(
+        "--tile",
+        type=options.tile,
+        metavar="auto|N|off",
+        help="compute large pictures in tiles of N pixels, which saves memory and does not show "
+        "(default: auto, where the picture is large)",
+    )
+    run.add_argument(
+        "--memory",
+        type=options.size_in_bytes,
+        metavar="SIZE",
+        help="what an update of the pixels may take, as in 4GiB (default: half of what is free)",
+    )
+    run.add_argument(
         "--device", metavar="NAME", help="cpu, gpu, tpu, or one of several, as in cuda:1"
     )
     run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
@@ -530,13 +553,6 @@ def _add_model_options(parser: _Parser) -> None:
         metavar="N",
         help="write a strip of N pictures side by side, from the first of two styles to the "
         "second; with one STYLE, from strength 0 to 1",
-    )
-    trained.add_argument(
-        "--tile",
-        type=options.tile,
-        metavar="auto|N|off",
-        help="paint large pictures in tiles of N pixels, which saves memory and does not show "
-        "(default: auto, where the picture is large)",
     )
     trained.add_argument(
         "--style-size",

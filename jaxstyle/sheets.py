@@ -1,0 +1,192 @@
+"""Contact sheets of pictures that differ in a few settings: rows, columns, and a label below each.
+
+Labels have as many lines as there are differences, and are never cut by a neighbour: columns are as
+wide as their texts need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float32]
+
+_MOST_COLUMNS = 6  # of a sheet along one dimension, before it is broken into rows
+_DOTS = 72  # in an inch, so that a point is a pixel
+_INK, _RULE = "#1c1c1c", 0.75
+
+
+class Labelled(NamedTuple):
+    """A picture of a sheet.
+
+    Attributes:
+        pixels: floating point `[height, width, 3]` in [0, 1].
+        lines: the text below it.
+    """
+
+    pixels: ArrayLike
+    lines: Sequence[str]
+
+
+def column_count(lengths: Sequence[int]) -> int:
+    """How many columns a sheet has: the last dimension goes along them, the others along rows.
+
+    A single long dimension is broken into rows of about the same length.
+
+    Args:
+        lengths: how many values each dimension has.
+
+    Raises:
+        ValueError: no dimension, or one without values.
+    """
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"expected dimensions of at least 1 value; got {list(lengths)}")
+    if len(lengths) > 1:
+        return lengths[-1]
+    rows = -(-lengths[0] // _MOST_COLUMNS)
+    return -(-lengths[0] // rows)
+
+
+def draw(head: Sequence[Labelled], cells: Sequence[Labelled], *, columns: int) -> FloatArray:
+    """Draws a sheet: the head, a rule, and the cells, all in one grid.
+
+    Args:
+        head: what the cells were made of; it may take several rows.
+        cells: row by row.
+        columns: of both.
+
+    Returns:
+        float32 `[height, width, 3]` in [0, 1], on white.
+
+    Raises:
+        ValueError: no cells, less than one column, or a picture of another shape or not finite.
+    """
+    if not cells or columns < 1:
+        raise ValueError(f"expected cells and columns; got {len(cells)} and {columns}")
+    everything = [Labelled(_checked(pixels), list(lines)) for pixels, lines in (*head, *cells)]
+    widest = max(np.shape(pixels)[1] for pixels, _ in everything)
+    size = min(max(widest // 20, 12), 36)  # height of letters
+    letters = _Letters(size)
+    limit = max(2 * widest, 16 * size)
+    everything = [
+        Labelled(pixels, [letters.shortened(line, limit) for line in lines])
+        for pixels, lines in everything
+    ]
+    texts = [letters.width(line) for _, lines in everything for line in lines]
+    gap = size
+    width = max(widest, *texts) if texts else widest
+    rows = [*_rows(everything[: len(head)], columns), *_rows(everything[len(head) :], columns)]
+    heights = [_row_height(row, size) for row in rows]
+    rule = 2 * gap if head else 0
+    sheet = np.ones(
+        (gap + sum(heights) + gap * len(rows) + rule, gap + columns * (width + gap), 3), np.float32
+    )
+    above, top = -(-len(head) // columns), gap
+    for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        if head and number == above:
+            sheet[top + gap // 2 : top + gap // 2 + max(1, size // 12), gap:-gap] = _RULE
+            top += rule
+        tallest = max(np.shape(pixels)[0] for pixels, _ in row)
+        for column, (pixels, lines) in enumerate(row):
+            left = gap + column * (width + gap)
+            _place(sheet, np.asarray(pixels), top, left, width, tallest)
+            for index, line in enumerate(lines):
+                middle = top + tallest + round((index + 0.75) * _spacing(size))
+                letters.write(line, left + width // 2, middle)
+        top += height + gap
+    return sheet * letters.drawn(sheet.shape[0], sheet.shape[1])
+
+
+def _rows(pictures: Sequence[Labelled], columns: int) -> list[Sequence[Labelled]]:
+    return [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+
+
+def _spacing(size: int) -> int:
+    """From one line of text to the next."""
+    return round(1.4 * size)
+
+
+def _row_height(row: Sequence[Labelled], size: int) -> int:
+    lines = max(len(lines) for _, lines in row)
+    return max(np.shape(pixels)[0] for pixels, _ in row) + lines * _spacing(size) + size // 2
+
+
+def _place(
+    sheet: FloatArray, pixels: FloatArray, top: int, left: int, width: int, tallest: int
+) -> None:
+    """Puts a picture above its label, in the middle of its column."""
+    upper = top + tallest - pixels.shape[0]
+    side = left + (width - pixels.shape[1]) // 2
+    sheet[upper : upper + pixels.shape[0], side : side + pixels.shape[1]] = pixels
+
+
+def _checked(pixels: ArrayLike) -> FloatArray:
+    found = np.asarray(pixels, np.float32)
+    if found.ndim != 3 or found.shape[2] != 3 or not np.isfinite(found).all():
+        raise ValueError(f"expected finite pictures [height, width, 3]; got {found.shape}")
+    return np.clip(found, 0, 1)
+
+
+class _Letters:
+    """Lines of text, which are measured first and drawn together.
+
+    Args:
+        size: of the letters, in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        from matplotlib.backends.backend_agg import RendererAgg
+        from matplotlib.font_manager import FontProperties
+
+        self._size = size
+        self._font = FontProperties(family="DejaVu Sans", size=size)
+        self._ruler = RendererAgg(1, 1, _DOTS)
+        self._lines: list[tuple[str, int, int]] = []
+
+    def width(self, line: str) -> int:
+        """Pixels that a line takes, with a little room at its sides."""
+        found = self._ruler.get_text_width_height_descent(line, self._font, ismath=False)
+        return int(np.ceil(found[0])) + self._size // 3
+
+    def shortened(self, line: str, limit: int) -> str:
+        """The line, without its middle where it is wider than that."""
+        line = "".join(letter if letter.isprintable() else "?" for letter in line)
+        kept = len(line)
+        shown = line
+        while kept > 4 and self.width(shown) > limit:
+            kept -= 1
+            shown = f"{line[: -(-kept // 2)]}…{line[len(line) - kept // 2 :]}"
+        return shown
+
+    def write(self, line: str, across: int, down: int) -> None:
+        """Notes a line to draw around a point."""
+        self._lines.append((line, across, down))
+
+    def drawn(self, height: int, width: int) -> FloatArray:
+        """The lines, dark on white, `[height, width, 3]`."""
+        # The object interface leaves the caller's own figures and backend alone.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.transforms import IdentityTransform
+
+        # Half a pixel more, as what is cut off a size by rounding would be a row.
+        size = ((width + 0.5) / _DOTS, (height + 0.5) / _DOTS)
+        figure = Figure(figsize=size, dpi=_DOTS, facecolor="white")
+        canvas: Any = FigureCanvasAgg(figure)
+        for line, across, down in self._lines:
+            figure.text(
+                across,
+                height - down,
+                line,
+                transform=IdentityTransform(),
+                fontproperties=self._font,
+                color=_INK,
+                horizontalalignment="center",
+                verticalalignment="center_baseline",
+                parse_math=False,
+            )
+        canvas.draw()
+        return np.divide(np.asarray(canvas.buffer_rgba())[..., :3], 255, dtype=np.float32)
