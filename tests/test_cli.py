@@ -85,8 +85,10 @@ class Fake:
     def __init__(self):
         self.calls = []
         self.totals = None
+        self.how = None
 
-    def __call__(self, content, styles, *, features, config, style_weights=None, init=None):
+    def __call__(self, content, styles, *, features, config, style_weights=None, init=None, **how):
+        self.how = how
         self.calls.append(
             {
                 "content": content,
@@ -219,7 +221,9 @@ BASIC = ["photo.png", "wave.png", "-o", "out.png"]
         ([*BASIC, "--style-weights", "0"], ["above 0"]),
         ([*BASIC, "--style-weights", "wave=1"], ["trained model", "wave.png is a painting"]),
         ([*BASIC, "--strength", "0.5"], ["--strength is for trained models", "--model"]),
-        ([*BASIC, "--tile", "off"], ["--tile is for trained models"]),
+        ([*BASIC, "--tile", "often"], ["auto, off or a number of pixels"]),
+        ([*BASIC, "--memory", "lots"], ["a size, as in 4GiB", "'lots'"]),
+        ([*BASIC, "--memory", "0.0.1GB"], ["a size, as in 4GiB"]),
         ([*BASIC, "--interpolate", "3"], ["--interpolate is for trained models"]),
         ([*BASIC, "--init", "contnet"], ["--init", "did you mean content"]),
         ([*BASIC, "--device", "abacus"], ["'abacus'", "cpu"]),
@@ -787,3 +791,12 @@ def test_a_real_process(command):
     rows = [json.loads(line) for line in Path("t.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == metadata("out.png")["step"]
     assert list((command.folder / "cache" / "xla").iterdir())
+
+
+def test_tiles_are_passed_on_and_said(command, fake, capsys):
+    assert command(*BASIC, "--tile", "64", "--memory", "1.5MiB") == 0
+    assert fake.how == {"tile": 64, "memory": 3 * 2**19, "resume": None}
+    assert "in tiles of 64 pixels" in capsys.readouterr().err
+    assert command(*BASIC, "--overwrite", "--tile", "off") == 0
+    assert fake.how["tile"] is None
+    assert "tiles" not in capsys.readouterr().err

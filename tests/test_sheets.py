@@ -29,6 +29,7 @@ def quick_compiler():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+SHALLOW = {"relu1_1": 1.0}  # enough for the compiler
 SMALL = replace(PLAIN, size=24, scales=2, steps=4, steps_factor=0.5, averaging=0.5)
 
 
@@ -56,7 +57,7 @@ def assert_alike(variants, *, features=NETWORK, group=None, **options):
 
 def test_each_picture_is_what_it_is_alone():
     """Weights, step sizes, seeds and paintings differ; the last of two groups is filled."""
-    config = replace(SMALL, init="noise")
+    config = replace(SMALL, init="noise", content_layers=SHALLOW, style_layers=SHALLOW)
     variants = [
         Variant(STYLE, config),
         Variant(picture(5, 15, 22), replace(config, style_weight=40.0, content_weight=3.0)),
@@ -81,9 +82,8 @@ def test_a_start_and_kept_colors():
 
 def test_lbfgs():
     """One picture after the other, in one program."""
-    layers = {"relu1_1": 1.0}  # the line search is enough for the compiler
     config = replace(SMALL, optimizer="lbfgs", scales=1, steps=3, clamp=False, init="noise")
-    config = replace(config, content_layers=layers, style_layers=layers, averaging=0.0)
+    config = replace(config, content_layers=SHALLOW, style_layers=SHALLOW, averaging=0.0)
     before = gatys_batch.jitted("cpu")._cache_size()
     assert_alike([Variant(STYLE, replace(config, style_weight=weight)) for weight in (1.0, 30.0)])
     assert gatys_batch.jitted("cpu")._cache_size() == before + 1
@@ -197,8 +197,7 @@ def test_bytes_of_a_picture():
     config = replace(SMALL, size=40)
     # conv1_1 has 6 channels, conv2_1 has 8 on a quarter of the positions; and Adam's own.
     assert wanted(config) == 14 * (40 * 20 * (12 + 6) + 20 * 10 * 8)
-    shallow = {"relu1_1": 1.0}
-    shallow = replace(config, content_layers=shallow, style_layers=shallow)
+    shallow = replace(config, content_layers=SHALLOW, style_layers=SHALLOW)
     assert wanted(shallow) == 14 * 40 * 20 * (12 + 6)
     assert wanted(replace(config, optimizer="lbfgs", history=10)) > 2 * wanted(config)
     full = gatys_batch.picture_bytes(
