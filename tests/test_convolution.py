@@ -289,7 +289,8 @@ def test_where_winograd_pays(monkeypatch):
         (128, 128, 64, True),
         (48, 512, 64, True),
         (128, 128, 16, False),
-        (64, 64, 512, False),
+        (64, 64, 512, True),
+        (48, 64, 512, False),
     ]:
         assert winograd.pays((3, 3, inputs, outputs), size * size, frozen=False) == pays
 
