@@ -21,7 +21,7 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
 
     from jaxstyle import features, objective, weights
     from jaxstyle.config import StylizeConfig
-    from jaxstyle.methods import gatys
+    from jaxstyle.methods import gatys_updates
 
     if "BENCHMARK_CACHE" in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.environ["BENCHMARK_CACHE"])
@@ -32,17 +32,17 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
         content, style = jax.numpy.asarray(pictures["content"]), pictures["style"]
     start = time.perf_counter()
     targets = jax.block_until_ready(
-        gatys.jitted("cpu").targets(
+        gatys_updates.jitted("cpu").targets(
             network.params, content, [jax.numpy.asarray(style)], (1.0,), config, network.padding
         )
     )
     targets_seconds = time.perf_counter() - start
     params = jax.block_until_ready(features.prepare(network.params))
     loss_weights = objective.loss_weights(config, targets)
-    state = gatys.init_state(content, config)
+    state = gatys_updates.init_state(content, config)
     start = time.perf_counter()
     update = (
-        gatys.jitted("cpu")
+        gatys_updates.jitted("cpu")
         .update.lower(state, params, targets, loss_weights, config, network.padding)
         .compile()
     )

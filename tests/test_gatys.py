@@ -16,7 +16,7 @@ from test_features import numpy_vgg
 from jaxstyle import color, features, images, weights
 from jaxstyle import objective as objectives
 from jaxstyle.config import PRESETS, StylizeConfig, preset, replace
-from jaxstyle.methods import gatys
+from jaxstyle.methods import gatys, gatys_scales, gatys_updates
 
 # Few and narrow layers, for they are what the compiler takes long for.
 NETWORK = networks.random_weights(widths=((6,), (8,)))._replace(padding="zero")
@@ -114,19 +114,19 @@ def test_same_seed_same_bits(run):
 
 def test_sizes_of_the_scales():
     config = replace(PLAIN, size=600, scales=3)
-    assert gatys.scale_sizes(100, 150, config) == [(100, 150), (200, 300), (400, 600)]
+    assert gatys_scales.scale_sizes(100, 150, config) == [(100, 150), (200, 300), (400, 600)]
     config = replace(PLAIN, size=450, scales=2, scale_factor=1.5)
-    assert gatys.scale_sizes(150, 100, config) == [(300, 200), (450, 300)]
+    assert gatys_scales.scale_sizes(150, 100, config) == [(300, 200), (450, 300)]
     # However coarse, a pixel is left.
-    assert gatys.scale_sizes(1, 9, replace(PLAIN, size=4, scales=5))[0] == (1, 1)
+    assert gatys_scales.scale_sizes(1, 9, replace(PLAIN, size=4, scales=5))[0] == (1, 1)
     jin = PRESETS["jin2021"].native
-    assert gatys.scale_sizes(600, 900, jin) == [(150, 225), (300, 450)]
+    assert gatys_scales.scale_sizes(600, 900, jin) == [(150, 225), (300, 450)]
 
 
 def test_styles_are_sized_by_the_picture_and_never_enlarged():
     for scale, longer in ((1.0, 64), (0.5, 32), (1.25, 80), (5.0, 120), (0.0, 1)):
         config = replace(PLAIN, style_scale=scale)
-        resized = gatys._resize_style(np.zeros((60, 120, 3), np.float32), (64, 40), config)
+        resized = gatys_scales.resize_style(np.zeros((60, 120, 3), np.float32), (64, 40), config)
         assert resized.shape == (1, max(longer // 2, 1), longer, 3)
 
 
@@ -157,7 +157,7 @@ def test_initial_pictures():
     def start(init, seed=0):
         config = replace(PLAIN, init=init, seed=seed)
         wanted = jnp.zeros((1, 96, 96, 3)) if init == "style-stats" else jnp.asarray(content)
-        return np.asarray(gatys.initial_pictures(wanted, both, (0.25, 0.75), config))
+        return np.asarray(gatys_scales.initial_pictures(wanted, both, (0.25, 0.75), config))
 
     np.testing.assert_array_equal(start("content"), content)
     noise = start("noise")
@@ -473,16 +473,18 @@ def test_objective_adds_up_a_batch():
 
 def small_problem(config, start=None):
     content, style = jnp.asarray(CONTENT)[None], jnp.asarray(STYLE)[None]
-    targets = gatys.jitted("cpu").targets(NETWORK.params, content, [style], (1.0,), config, "zero")
+    targets = gatys_updates.jitted("cpu").targets(
+        NETWORK.params, content, [style], (1.0,), config, "zero"
+    )
     start = np.random.default_rng(8).random((1, 24, 16, 3), np.float32) if start is None else start
-    return gatys.init_state(jnp.asarray(start), config), targets
+    return gatys_updates.init_state(jnp.asarray(start), config), targets
 
 
 def updated(state, targets, config):
     """The next state, and the picture to show."""
     loss_weights = objectives.loss_weights(config, targets)
     arguments = state, NETWORK.params, targets, loss_weights, config, "zero"
-    return gatys.jitted("cpu").update(*arguments)[:2]
+    return gatys_updates.jitted("cpu").update(*arguments)[:2]
 
 
 def test_updates_equal_adam_and_averages_in_numpy():
@@ -543,14 +545,14 @@ def test_lbfgs_goes_deeper_than_adam_and_never_up():
 
 def test_other_weights_compile_nothing():
     first = list(stylize(CONTENT, [STYLE]))
-    before = [function._cache_size() for function in gatys.jitted("cpu")]
+    before = [function._cache_size() for function in gatys_updates.jitted("cpu")]
     options = {
         "content_weight": 0.1,
         "tv_weight": 0.0,
         "style_layers": {"relu1_1": 1, "relu2_1": 0},
     }
     other = list(stylize(CONTENT, [STYLE], steps=2, seed=3, **options))
-    assert [function._cache_size() for function in gatys.jitted("cpu")] == before
+    assert [function._cache_size() for function in gatys_updates.jitted("cpu")] == before
     assert float(other[0].losses["tv"]) == 0
     assert 0 < float(other[0].losses["style"]) < float(first[0].losses["style"])
 
@@ -641,12 +643,12 @@ def test_the_update_lowers_for_every_platform(optimizer, style_loss, padding):
     prepared = features.prepare(params)
     assert any(len(jax.tree.leaves(value)) > 1 for value in prepared.values())
     pixels = jax.ShapeDtypeStruct((1, 18, 23, 3), jnp.float32)
-    state = jax.eval_shape(lambda x: gatys.init_state(x, config), pixels)
+    state = jax.eval_shape(lambda x: gatys_updates.init_state(x, config), pixels)
     targets = jax.eval_shape(
         lambda p, x: objectives.make_targets(p, x, [x], (1.0,), config, padding), params, pixels
     )
     loss_weights = jax.eval_shape(lambda t: objectives.loss_weights(config, t), targets)
-    update = jax.jit(functools.partial(gatys.update, config=config, padding=padding))
+    update = jax.jit(functools.partial(gatys_updates.update, config=config, padding=padding))
     arguments = (state, abstract(prepared), targets, loss_weights)
     everywhere = export.export(update, platforms=["cpu", "cuda", "tpu"])(*arguments)
     assert everywhere.platforms == ("cpu", "cuda", "tpu")
@@ -727,7 +729,7 @@ def step_zero(pair):
     )
     results = {}
     for name, config in configs.items():
-        start = gatys.initial_pictures(content, [style], (1.0,), config)
+        start = gatys_scales.initial_pictures(content, [style], (1.0,), config)
         given = {"start": start, "content": content, "style": style}
         found = {key: every_layer(x, pooling=config.pooling) for key, x in given.items()}
         variables = objectives.to_variables(start, config)
@@ -784,8 +786,8 @@ def test_moments_of_several_styles_are_those_of_their_mixture():
 
 def test_finer_scales_have_fewer_steps():
     config = StylizeConfig(steps=20, steps_factor=0.5)
-    assert gatys.scale_steps(config, 4) == [20, 10, 5, 2]
-    assert gatys.scale_steps(replace(config, steps_factor=0.0), 3) == [20, 1, 1]
+    assert gatys_scales.scale_steps(config, 4) == [20, 10, 5, 2]
+    assert gatys_scales.scale_steps(replace(config, steps_factor=0.0), 3) == [20, 1, 1]
     options = {"size": 32, "scales": 2, "steps": 4, "steps_factor": 0.5}
     run = list(stylize(CONTENT, [STYLE], **options))
     assert [(i.scale, i.step, i.steps) for i in run] == [

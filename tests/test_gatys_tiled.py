@@ -13,7 +13,7 @@ from jaxstyle import features as vgg
 from jaxstyle.commands.resumption import Resumption, fingerprint
 from jaxstyle.config import replace
 from jaxstyle.errors import UserError
-from jaxstyle.methods import gatys, gatys_tiled
+from jaxstyle.methods import gatys, gatys_layout, gatys_scales, gatys_tiled, gatys_updates
 from jaxstyle.objective import STYLE_LOSSES, loss_weights, make_targets, objective
 
 SIZE = (37, 50)
@@ -38,7 +38,7 @@ def canvas(seed=4):
 @pytest.mark.parametrize("size", [(37, 50), (64, 16), (3, 200), (15, 15), (161, 47)])
 @pytest.mark.parametrize(("side", "margin", "grain"), [(8, 5, 4), (16, 3, 16), (1, 0, 2)])
 def test_each_pixel_counts_once_in_tiles_of_one_size(size, side, margin, grain):
-    tiles = gatys_tiled.lay(size, side, margin, grain)
+    tiles = gatys_layout.lay(size, side, margin, grain)
     counted = np.zeros(size, int)
     for tile in tiles:
         for span, length in zip(tile, size, strict=True):
@@ -53,7 +53,7 @@ def test_each_pixel_counts_once_in_tiles_of_one_size(size, side, margin, grain):
 @pytest.mark.parametrize("layer", ["relu1_1", "relu2_2", "pool2", "relu3_1"])
 def test_reach_is_as_far_as_a_position_sees(layer):
     params = networks.random_params(((3, 3), (3, 3), (3, 3)))
-    size, middle = 64, 32 // 2 ** gatys_tiled.block_of(layer)
+    size, middle = 64, 32 // 2 ** gatys_layout.block_of(layer)
 
     def value(x):
         found = vgg.vgg(params, x, [layer], pooling="avg")[layer]
@@ -61,21 +61,21 @@ def test_reach_is_as_far_as_a_position_sees(layer):
 
     seen = np.abs(jax.grad(value)(jnp.full((1, size, size, 3), 0.5))).sum((0, 3)) > 0
     # Positions begin with the first of their pixels.
-    first = middle * 2 ** gatys_tiled.block_of(layer)
+    first = middle * 2 ** gatys_layout.block_of(layer)
     farthest = np.abs(np.argwhere(seen) - first).max()
-    assert 0 < farthest <= gatys_tiled.reach(params, [layer]) <= farthest + 1
+    assert 0 < farthest <= gatys_layout.reach(params, [layer]) <= farthest + 1
 
 
 def test_tiles_where_the_whole_takes_too_much():
-    each = gatys_tiled.bytes_per_pixel(NETWORK.params, ["relu1_1", "relu2_1"])
+    each = gatys_layout.bytes_per_pixel(NETWORK.params, ["relu1_1", "relu2_1"])
 
     def chosen(tile="auto", memory=None, size=(4000, 4000)):
-        return gatys_tiled.Cutting(tile, memory).of(NETWORK.params, PLAIN, size)
+        return gatys_layout.Cutting(tile, memory).of(NETWORK.params, PLAIN, size)
 
     assert chosen(memory=int(each * 4000**2)) is None
-    assert chosen(memory=int(each * 2000**2)) == gatys_tiled.SIDES[0]
+    assert chosen(memory=int(each * 2000**2)) == gatys_layout.SIDES[0]
     assert chosen(memory=int(each * 500**2)) == 384
-    assert chosen(memory=1) == gatys_tiled.SIDES[-1]
+    assert chosen(memory=1) == gatys_layout.SIDES[-1]
     assert chosen(None, memory=1) is None
     assert chosen(100) == 100
     assert chosen(100, size=(90, 100)) is None  # that is the whole
@@ -105,7 +105,7 @@ def test_the_gradient_is_that_of_the_whole(name, pooling):
     )
     padding = "reflect" if other else "zero"
     styles, shares = [STYLE[None], OTHER[None]], (0.7, 0.3)
-    program = gatys._program(config)
+    program = gatys_updates.program(config)
     targets = make_targets(
         NETWORK.params, jnp.asarray(CONTENT)[None], styles, shares, program, padding
     )
@@ -165,7 +165,7 @@ def test_a_run_goes_on_from_its_state_to_the_same_picture(tmp_path, tile, option
     config = replace(PLAIN, scales=2, size=50, steps=3, **options)
     given = {"features": NETWORK, "config": config, "tile": tile}
     *_, wanted = gatys.stylize(CONTENT, [STYLE], **given)
-    sizes = gatys.scale_sizes(*SIZE, config)
+    sizes = gatys_scales.scale_sizes(*SIZE, config)
     kept = Resumption(tmp_path / "state", "one")
     assert kept.latest(sizes, config) is None
     run = gatys.stylize(CONTENT, [STYLE], **given)
@@ -192,7 +192,7 @@ def test_a_state_that_was_cut_off_is_reported(tmp_path):
         if path.is_file() and "run" in path.parts:
             path.write_bytes(b"")
     with pytest.raises(UserError, match="cannot be read"):
-        kept.latest(gatys.scale_sizes(*SIZE, config), config)
+        kept.latest(gatys_scales.scale_sizes(*SIZE, config), config)
 
 
 def test_fingerprints_differ_with_what_they_are_of():

@@ -17,7 +17,7 @@ from test_gatys import CONTENT, NETWORK, OTHER, PLAIN, STYLE, picture
 from jaxstyle import cli, convolution, images, objective, sheets
 from jaxstyle.commands import sheet_options
 from jaxstyle.config import StylizeConfig, preset, replace
-from jaxstyle.methods import gatys, gatys_batch
+from jaxstyle.methods import gatys, gatys_batch, gatys_layout, gatys_scales, gatys_updates
 from jaxstyle.methods.gatys_batch import Variant
 
 
@@ -114,7 +114,7 @@ def test_the_kernels_are_not_copied_for_each_picture():
     content, style = jnp.asarray(CONTENT)[None], jnp.asarray(STYLE)[None]
     targets = jax.eval_shape(make, NETWORK.params, content, [style], (1.0,))
     weights = jax.eval_shape(functools.partial(objective.loss_weights, config), targets)
-    state = gatys.init_state(content, config)
+    state = gatys_updates.init_state(content, config)
     states, targets, weights, rates = jax.tree.map(
         lambda x: jnp.ones((5, *x.shape), x.dtype), (state, targets, weights, jnp.ones(()))
     )
@@ -187,23 +187,25 @@ def test_groups_fit_memory_and_are_even():
     assert members(8, group=5) == [4, 4]
     assert members(3, group=9) == [3]
     assert members(3) == [3]
-    one = gatys_batch.picture_bytes(NETWORK.params, CONTENT.shape, SMALL)
+    size = gatys_scales.scale_sizes(*CONTENT.shape[:2], SMALL)[-1]
+    one = gatys_layout.picture_bytes(NETWORK.params, SMALL, size)
     assert members(4, memory=2 * one) == [2, 2]
     assert members(4, memory=one // 2) == [1, 1, 1, 1]
 
 
 def test_bytes_of_a_picture():
-    wanted = functools.partial(gatys_batch.picture_bytes, NETWORK.params, (100, 50))
-    config = replace(SMALL, size=40)
+    wanted = functools.partial(gatys_layout.picture_bytes, NETWORK.params)
+    size, config = (40, 20), SMALL
     # conv1_1 has 6 channels, conv2_1 has 8 on a quarter of the positions; and Adam's own.
-    assert wanted(config) == 14 * (40 * 20 * (12 + 6) + 20 * 10 * 8)
+    assert wanted(config, size) == round(800 * (14.4 * (6 + 8 / 4) + 48))
     shallow = replace(config, content_layers=SHALLOW, style_layers=SHALLOW)
-    assert wanted(shallow) == 14 * 40 * 20 * (12 + 6)
-    assert wanted(replace(config, optimizer="lbfgs", history=10)) > 2 * wanted(config)
-    full = gatys_batch.picture_bytes(
+    assert wanted(shallow, size) == round(800 * (14.4 * 6 + 48))
+    searched = replace(config, optimizer="lbfgs", history=10)
+    assert wanted(searched, size) > 2 * wanted(config, size)
+    full = gatys_layout.picture_bytes(
         networks.random_params(heads={1: 64}),
-        (100, 50),
         replace(config, style_layers={"relu1_1": 1}),
+        size,
     )
     assert full > 14 * 40 * 20 * 64
 

@@ -22,7 +22,7 @@ from jaxstyle.errors import UserError
 from jaxstyle.trace import TERMS, Trace, trace_files
 
 if TYPE_CHECKING:
-    from jaxstyle.methods import gatys_tiled
+    from jaxstyle.methods import gatys_layout
     from jaxstyle.methods.gatys import Iterate
 
 _PREVIEW_SECONDS = 2.0
@@ -30,8 +30,16 @@ _STATE_SECONDS = 60.0
 _PRESET = "default"
 
 
-class _Job(NamedTuple):
-    """What all pictures of a run share."""
+class Job(NamedTuple):
+    """What all pictures of a run share.
+
+    Attributes:
+        config: settings.
+        features: the network that judges.
+        styles: the paintings, `[h, w, 3]` each.
+        init: the picture to start from, if the user has one.
+        arguments: as parsed by the command line.
+    """
 
     config: StylizeConfig
     features: weights.Weights
@@ -95,7 +103,7 @@ def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
     return tasks
 
 
-def _load(arguments: argparse.Namespace) -> _Job:
+def _load(arguments: argparse.Namespace) -> Job:
     """Reads and checks what all pictures share."""
     styles, shares = arguments.styles, arguments.style_weights
     if shares is not None and len(shares) != len(styles):
@@ -118,7 +126,7 @@ def _load(arguments: argparse.Namespace) -> _Job:
         features = features._replace(padding=arguments.padding)
     chosen = preset(arguments.preset or _PRESET, scale=features.scale, heads=features.heads)
     config = options.overridden(chosen, given)
-    return _Job(config, features, styles, init, arguments)
+    return Job(config, features, styles, init, arguments)
 
 
 def _own_features(name: str) -> str:
@@ -128,7 +136,7 @@ def _own_features(name: str) -> str:
     return wanted if name != "default" and wanted in here else weights.default_spec()
 
 
-def _check_layers(job: _Job) -> None:
+def _check_layers(job: Job) -> None:
     from jaxstyle.features import check_layers
 
     try:
@@ -141,10 +149,14 @@ def _check_layers(job: _Job) -> None:
 
 
 class Painter:
-    """Makes pictures, showing and recording how each comes about."""
+    """Makes pictures, showing and recording how each comes about.
 
-    def __init__(self, job: _Job, session: Session, trace: Trace | None) -> None:
-        self._job = job
+    Attributes:
+        job: what all of them share.
+    """
+
+    def __init__(self, job: Job, session: Session, trace: Trace | None) -> None:
+        self.job = job
         self._session = session
         self._progress = session.progress
         self._stop = session.stop
@@ -165,16 +177,16 @@ class Painter:
             UserError: The content cannot be read, the picture cannot be written, or the loss
                 is no number.
         """
-        from jaxstyle.methods import gatys
+        from jaxstyle.methods import gatys_scales
 
         begun = time.monotonic()
-        arguments = self._job.arguments
+        arguments = self.job.arguments
         content = images.load(task.content, max_pixels=arguments.max_pixels)
         height, width = content.pixels.shape[:2]
-        sizes = gatys.scale_sizes(height, width, self._job.config)
+        sizes = gatys_scales.scale_sizes(height, width, self.job.config)
         images.check_output_path(task.output, size=sizes[-1])
         self._stop.can_save = False
-        counts = gatys.scale_steps(self._job.config, len(sizes))
+        counts = gatys_scales.scale_steps(self.job.config, len(sizes))
         work = [
             (height * width, steps) for (height, width), steps in zip(sizes, counts, strict=True)
         ]
@@ -187,7 +199,7 @@ class Painter:
         self._progress.end()
         finished = (last.scale, last.step) == (last.scales, last.steps)
         pixels = np.asarray(last.image)
-        made_by = _made_by(self._job, task.content, None if finished else last)
+        made_by = _made_by(self.job, task.content, None if finished else last)
         write_picture(self._session, task.output, pixels, content.alpha, made_by)
         if finished and resumption is not None:
             resumption.finish()
@@ -203,19 +215,20 @@ class Painter:
 
     def _say_tiles(self, size: tuple[int, int]) -> None:
         """Says how a large picture is computed."""
-        side = self._cutting.of(self._job.features.params, self._job.config, size)
+        side = self._cutting.of(self.job.features.params, self.job.config, size)
         if side is not None:
             self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
 
     @property
-    def _cutting(self) -> gatys_tiled.Cutting:
-        from jaxstyle.methods import gatys_tiled
+    def _cutting(self) -> gatys_layout.Cutting:
+        from jaxstyle.methods import gatys_layout
 
-        return gatys_tiled.Cutting(options.tile_of(self._job.arguments), self._job.arguments.memory)
+        arguments = self.job.arguments
+        return gatys_layout.Cutting(options.tile_of(arguments), arguments.memory)
 
     def _resumption(self, task: paths.Task, content: np.ndarray) -> Resumption | None:
         """Where the state is kept, if the user wants that."""
-        job = self._job
+        job = self.job
         if job.arguments.state is None:
             return None
         init = [] if job.init is None else [job.init]
@@ -233,7 +246,7 @@ class Painter:
         """The last iterate, and how many there were."""
         from jaxstyle.methods import gatys
 
-        job, begun = self._job, time.monotonic()
+        job, begun = self.job, time.monotonic()
         resume = None if resumption is None else resumption.latest(sizes, job.config)
         if resume is not None:
             self._progress.note(f"going on after step {resume.step} of scale {resume.scale}")
@@ -292,18 +305,18 @@ class Painter:
 
     def _show(self, iterate: Iterate) -> None:
         """Writes the preview, now and then and at the end of each scale."""
-        path, now = self._job.arguments.preview, time.monotonic()
+        path, now = self.job.arguments.preview, time.monotonic()
         if path is None or (now < self._preview_due and iterate.step < iterate.steps):
             return
         pixels = np.asarray(iterate.image)
         if np.isfinite(pixels).all():
             with self._stop.writing:
-                images.save(path, pixels, quality=self._job.arguments.quality)
+                images.save(path, pixels, quality=self.job.arguments.quality)
         # A large picture takes long to encode: that must not take over the run.
         self._preview_due = time.monotonic() + max(_PREVIEW_SECONDS, 10 * (time.monotonic() - now))
 
 
-def _made_by(job: _Job, content: Path, stopped_at: Iterate | None) -> str:
+def _made_by(job: Job, content: Path, stopped_at: Iterate | None) -> str:
     """What made the picture, as JSON without dates: the same run makes the same file."""
     from jaxstyle import __version__
 

@@ -1,4 +1,5 @@
-"""Command-line options out of the settings' fields, so that help and defaults cannot drift.
+"""Command-line options: those of the settings' fields, so that help and defaults cannot drift, and
+those that several commands have.
 
 Nothing here imports JAX or NumPy: `--help` is made from it.
 """
@@ -13,7 +14,14 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxstyle.config import StylizeConfig, did_you_mean, replace
+from jaxstyle.config import (
+    MAX_PIXELS,
+    PADDINGS,
+    PRESETS,
+    StylizeConfig,
+    did_you_mean,
+    replace,
+)
 from jaxstyle.errors import UserError
 
 METHODS = ("gatys", "adain")
@@ -25,7 +33,10 @@ LayerList = list[tuple[str, float | None]]
 _DEFAULTS = StylizeConfig()  # which are the default preset's
 
 
-def add_config_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+_Group = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def add_config_options(parser: _Group) -> None:
     """Adds one option for each field of StylizeConfig, absent from the namespace if not given."""
     types = typing.get_type_hints(StylizeConfig)
     for field in dataclasses.fields(StylizeConfig):
@@ -59,6 +70,83 @@ def _kind(field: dataclasses.Field[Any], kind: Any, default: Any) -> dict[str, A
     if isinstance(default, Mapping):
         return {"type": layer_list, "metavar": "LAYER[=WEIGHT],..."}
     return {"metavar": field.name.upper()}
+
+
+def add_preset_option(settings: _Group, *, see: str = "") -> None:
+    """Adds `--preset`.
+
+    Args:
+        settings: of the pictures.
+        see: where more is said of presets.
+    """
+    settings.add_argument(
+        "--preset",
+        type=one_of(PRESETS),
+        metavar="|".join(PRESETS),
+        help=f"where all other settings come from{see} (default: default)",
+    )
+
+
+def add_features_option(files: _Group) -> None:
+    """Adds `--features`."""
+    files.add_argument(
+        "--features",
+        metavar="lite|vgg19|vgg16|random|FILE",
+        help="network whose features are compared (default: the first of these that is at hand)",
+    )
+
+
+def add_padding_option(run: _Group) -> None:
+    """Adds `--padding`."""
+    run.add_argument(
+        "--padding",
+        type=one_of(("auto", *PADDINGS)),
+        metavar="auto|zero|reflect|replicate",
+        help="border of the features' convolutions (default: auto, as the features want it)",
+    )
+
+
+def add_overwrite_option(files: _Group) -> None:
+    """Adds `--overwrite`."""
+    files.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there already"
+    )
+
+
+def add_device_options(run: _Group) -> None:
+    """Adds `--device` and `--quiet`."""
+    run.add_argument(
+        "--device", metavar="NAME", help="cpu, gpu, tpu, or one of several, as in cuda:1"
+    )
+    run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+
+
+def add_model_option(group: _Group) -> None:
+    """Adds `--model`."""
+    group.add_argument(
+        "--model",
+        metavar="DIR|FILE",
+        help="folder of a training run, as in gs://bucket/run, or a .safetensors file (default: "
+        "what comes with jaxstyle)",
+    )
+
+
+def add_picture_options(files: _Group) -> None:
+    """Adds what is said of the files of pictures."""
+    files.add_argument(
+        "--quality",
+        type=whole_number(1, 100),
+        default=95,
+        metavar="N",
+        help="quality of JPEG and WebP, 1 to 100 (default: 95)",
+    )
+    files.add_argument(
+        "--max-pixels",
+        type=whole_number(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse to read larger pictures (default: 100000000)",
+    )
 
 
 def option_name(field: str) -> str:

@@ -64,7 +64,7 @@ class Resumption:
         import jax.numpy as jnp
         import orbax.checkpoint as ocp
 
-        from jaxstyle.methods import gatys
+        from jaxstyle.methods import gatys, gatys_updates
 
         if not self._folder.is_dir():
             return None
@@ -81,7 +81,7 @@ class Resumption:
                     )
                 scale, step = divmod(number, _STEPS)
                 wanted = jax.eval_shape(
-                    lambda start: gatys.init_state(start, config),
+                    lambda start: gatys_updates.init_state(start, config),
                     jax.ShapeDtypeStruct((1, *sizes[scale - 1], 3), jnp.float32),
                 )
                 leaves, tree = jax.tree.flatten(wanted)

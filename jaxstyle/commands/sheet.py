@@ -65,7 +65,7 @@ class _Plan(NamedTuple):
     columns: int
     content: images.Picture
     size: tuple[int, int]
-    job: Any
+    job: optimise.Job
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -131,7 +131,7 @@ def _plan(session: Session) -> _Plan:
     # One picture of them is what `jaxstyle stylize` makes, and checked as it does.
     first = sheet_cells.first_values(arguments)
     _, painter = optimise.start(session._replace(arguments=first))
-    job = painter._job
+    job = painter.job
     content = images.load(arguments.content, max_pixels=arguments.max_pixels)
     cells = sheet_cells.make_cells(arguments, dimensions, job.config)
     sheet_cells.check_differences(dimensions, cells, has_start=job.init is not None)

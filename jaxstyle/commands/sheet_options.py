@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxstyle.commands import options
-from jaxstyle.config import PADDINGS, PRESETS, StylizeConfig
+from jaxstyle.config import StylizeConfig
 
 SIZE = 256
 """Longer side of each picture of a sheet, unless told otherwise."""
@@ -75,8 +75,8 @@ def several(parse: Callable[[str], Any]) -> Callable[[str], list[Value]]:
     return parse_all
 
 
-def add_parser(commands: Any) -> tuple[Any, argparse._ArgumentGroup]:
-    """Adds the command; its parser, and the group that the usual options of pictures go to."""
+def add_parser(commands: Any) -> Any:
+    """Adds the command; its parser."""
     parser = commands.add_parser(
         "sheet",
         help="try several settings or paintings on a photo: small pictures, side by side",
@@ -86,28 +86,23 @@ def add_parser(commands: Any) -> tuple[Any, argparse._ArgumentGroup]:
         epilog=_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    files = _add_files(parser)
+    _add_files(parser)
     _add_run_options(parser)
     settings = parser.add_argument_group(
         "settings of the pictures (what is given goes before the preset; the defaults are those "
         "of `default`)"
     )
-    settings.add_argument(
-        "--preset",
-        type=options.one_of(PRESETS),
-        metavar="|".join(PRESETS),
-        help="where all other settings come from (default: default)",
-    )
+    options.add_preset_option(settings)
     options.add_config_options(settings)
     known = {action.dest: action for action in parser._actions}
     for name in varied_names():
         known[name].type = several(known[name].type)
         known[name].metavar += ",..."
     known["size"].help = f"longer side of each picture, in pixels (default: {SIZE})"
-    return parser, files
+    return parser
 
 
-def _add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("content", type=Path, metavar="CONTENT", help="the picture to paint")
     files.add_argument(
@@ -126,15 +121,9 @@ def _add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="the contact sheet: .png, .jpg or .webp; a file of the same name that ends in .json "
         "is written beside it",
     )
-    files.add_argument(
-        "--overwrite", action="store_true", help="replace files that are there already"
-    )
-    files.add_argument(
-        "--features",
-        metavar="lite|vgg19|vgg16|random|FILE",
-        help="network whose features are compared (default: the first of these that is at hand)",
-    )
-    return files
+    options.add_overwrite_option(files)
+    options.add_features_option(files)
+    options.add_picture_options(files)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -145,13 +134,5 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="optimise so many pictures at once (default: as many as fit into half of the memory)",
     )
-    run.add_argument(
-        "--padding",
-        type=options.one_of(("auto", *PADDINGS)),
-        metavar="auto|zero|reflect|replicate",
-        help="border of the features' convolutions (default: auto, as the features want it)",
-    )
-    run.add_argument(
-        "--device", metavar="NAME", help="cpu, gpu, tpu, or one of several, as in cuda:1"
-    )
-    run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    options.add_padding_option(run)
+    options.add_device_options(run)

@@ -18,7 +18,7 @@ from jaxstyle import features as vgg
 from jaxstyle import models, weights
 from jaxstyle.errors import UserError
 from jaxstyle.evaluation.config import MethodConfig
-from jaxstyle.methods import adain, gatys, residual
+from jaxstyle.methods import adain, gatys, gatys_scales, residual
 from jaxstyle.training.config import plain
 
 Pictures = Mapping[str, np.ndarray]
@@ -156,7 +156,7 @@ def _gatys(name: str, config: MethodConfig, paintings: Pictures) -> Painter:
     told = json.dumps([plain(chosen), features.padding], sort_keys=True)
     digest = _digest([told.encode(), *parts])
     which = Path(config.features).stem if config.features else "the features that come along"
-    updates = sum(gatys.scale_steps(chosen, chosen.scales))
+    updates = sum(gatys_scales.scale_steps(chosen, chosen.scales))
     facts = f"preset {config.preset}, {updates} updates, {which}"
     return Painter(paint, tuple(paintings), digest, facts, updates=updates)
 

@@ -352,7 +352,7 @@ def _time_updates(sitting: _Sitting, method: MethodConfig, *, limit_s: float, al
     """Times updates, and whole pictures where they do not take too long."""
     from jaxstyle import config as settings
     from jaxstyle import weights
-    from jaxstyle.methods import gatys
+    from jaxstyle.methods import gatys, gatys_scales
 
     features = weights.load(method.features or weights.default_spec())
     chosen = settings.preset(method.preset, scale=features.scale, heads=features.heads)
@@ -368,7 +368,7 @@ def _time_updates(sitting: _Sitting, method: MethodConfig, *, limit_s: float, al
     # The first update of a scale has in it what is made ready for the scale.
     ready = sum(row[0] for row in timed.values())
     compiling = max(cold - ready, 0.0)
-    counts = zip(sorted(timed), gatys.scale_steps(chosen, len(timed)), strict=True)
+    counts = zip(sorted(timed), gatys_scales.scale_steps(chosen, len(timed)), strict=True)
     paces = {scale: statistics.median(row[1:]) for scale, row in timed.items()}
     whole = ready + sum((count - 1) * paces[scale] for scale, count in counts)
     sitting.tell(update_ms=[1e3 * value for value in timed[max(timed)][1:]])

@@ -1,15 +1,13 @@
 """Pixel optimisation of several pictures at once: one photograph, in variants of the settings.
 
 What `jaxstyle.methods.gatys` does with one picture is mapped over many by `jax.vmap` (with L-BFGS,
-whose searches differ in length, one after the other). Weights, the
-step size, starts and targets may differ from picture to picture within one compiled update; what
-the compiler must know (the losses, the optimiser, the layers) and the schedule of scales and steps
-are common to a group.
+whose searches differ in length, one after the other). Weights, the step size, starts and targets
+may differ from picture to picture within one compiled update; what the compiler must know (the
+losses, the optimiser, the layers) and the schedule of scales and steps are common to a group.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,13 +20,19 @@ from jax import Array
 from jaxstyle import color, images, tiling
 from jaxstyle import features as vgg
 from jaxstyle.config import INITS, StylizeConfig, replace
-from jaxstyle.methods import gatys
+from jaxstyle.methods import gatys_updates
+from jaxstyle.methods.gatys_layout import picture_bytes
+from jaxstyle.methods.gatys_scales import (
+    check_picture,
+    first_picture,
+    match_colors,
+    resize_style,
+    scale_sizes,
+    scale_steps,
+)
+from jaxstyle.methods.gatys_updates import State
 from jaxstyle.objective import LossWeights, Targets, loss_weights
 from jaxstyle.weights import Weights
-
-# Bytes that an update takes for each number of the activations: the number itself, its gradient,
-# and what convolutions hold meanwhile.
-_BYTES = 4 * 3.5
 
 
 class Variant(NamedTuple):
@@ -82,10 +86,8 @@ class _Shared(NamedTuple):
 
     content: np.ndarray
     init: np.ndarray | None
-    raw: vgg.Parameters
+    features: Weights
     prepared: vgg.Parameters
-    padding: str
-    platform: str
 
 
 def stylize_together(
@@ -119,10 +121,10 @@ def stylize_together(
         ValueError: no variants, sizes that differ, pictures of another shape, an unknown layer or
             start, or a group below 1.
     """
-    checked = {id(v.style): gatys._check_picture("style", v.style) for v in variants}
+    checked = {id(v.style): check_picture("style", v.style) for v in variants}
     known = [Variant(checked[id(v.style)], v.config) for v in variants]
-    content = gatys._check_picture("content", content)
-    start = None if init is None else gatys._check_picture("init", init)
+    content = check_picture("content", content)
+    start = None if init is None else check_picture("init", init)
     _check(known, features, start, group)
     groups = plan(known, content.shape[:2], features=features, group=group)
     # What cannot work is refused above, at the call; the generator begins with the first next().
@@ -173,32 +175,12 @@ def plan(
     for members in alike.values():
         most = group
         if most is None:
-            needed = picture_bytes(features.params, shape, variants[members[0]].config)
-            most = max(1, (memory or 0) // needed)
+            config = variants[members[0]].config
+            size = scale_sizes(shape[0], shape[1], config)[-1]
+            most = max(1, (memory or 0) // picture_bytes(features.params, config, size))
         size = _even(len(members), most)
         found += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
     return found
-
-
-def picture_bytes(params: vgg.Parameters, shape: Sequence[int], config: StylizeConfig) -> int:
-    """About how many bytes an update of one picture takes, at the finest scale.
-
-    Args:
-        params: the network.
-        shape: height and width of the content.
-        config: the settings.
-    """
-    height, width = gatys.scale_sizes(shape[0], shape[1], config)[-1]
-    names = vgg.layer_names(params)
-    deepest = max(names.index(name) for name in {*config.content_layers, *config.style_layers})
-    numbers = 3 * height * width * (2 * config.history if config.optimizer == "lbfgs" else 4)
-    for name in names[: deepest + 1]:
-        if name.startswith("pool"):
-            height, width = max(height // 2, 1), max(width // 2, 1)
-        for kernel in (f"{name}/kernel", f"{name}_to_vgg/kernel"):
-            if kernel in params:
-                numbers += height * width * params[kernel].shape[3]
-    return round(_BYTES * numbers)
 
 
 def _even(count: int, most: int) -> int:
@@ -208,14 +190,15 @@ def _even(count: int, most: int) -> int:
 
 def _key(config: StylizeConfig, shape: Sequence[int]) -> tuple[Any, ...]:
     """What the pictures of a group have in common."""
-    sizes = gatys.scale_sizes(shape[0], shape[1], config)
-    steps = gatys.scale_steps(config, len(sizes))
-    return _program(config), tuple(sizes), tuple(steps), config.keep_colors
+    sizes = scale_sizes(shape[0], shape[1], config)
+    steps = scale_steps(config, len(sizes))
+    return program(config), tuple(sizes), tuple(steps), config.keep_colors
 
 
-def _program(config: StylizeConfig) -> StylizeConfig:
+def program(config: StylizeConfig) -> StylizeConfig:
     """What the compiler must know: a step size is an argument, as weights are."""
-    return replace(gatys._program(config), learning_rate=StylizeConfig().learning_rate)
+    default = StylizeConfig().learning_rate
+    return replace(gatys_updates.program(config), learning_rate=default)
 
 
 def _check(
@@ -247,17 +230,13 @@ def _groups(
     init: np.ndarray | None,
     padding: str,
 ) -> Iterator[Group]:
-    # Transformed kernels serve the convolution of the CPU alone.
-    platform = next(iter(jnp.zeros(()).devices())).platform
-    prepared = network.params
-    if platform == "cpu":
-        prepared = vgg.prepare(prepared, padding=padding)
-    shared = _Shared(content, init, network.params, prepared, padding, platform)
+    network = network._replace(padding=padding)
+    shared = _Shared(content, init, network, gatys_updates.prepared(network))
     fullest: dict[Any, int] = {}
     for members in groups:
         config = variants[members[0]].config
-        sizes = gatys.scale_sizes(content.shape[0], content.shape[1], config)
-        counts = gatys.scale_steps(config, len(sizes))
+        sizes = scale_sizes(content.shape[0], content.shape[1], config)
+        counts = scale_steps(config, len(sizes))
         work = [(size[0] * size[1], steps) for size, steps in zip(sizes, counts, strict=True)]
         # Copies of the last picture fill the last group: that compiles nothing, and takes less.
         count = fullest.setdefault(_key(config, content.shape), len(members))
@@ -269,19 +248,25 @@ def _groups(
 def _optimise(variants: Sequence[Variant], wanted: int, shared: _Shared) -> Iterator[Iterates]:
     """The course of a group, of which the first `wanted` pictures are shown."""
     config, content = variants[0].config, shared.content
-    sizes = gatys.scale_sizes(content.shape[0], content.shape[1], config)
-    counts = gatys.scale_steps(config, len(sizes))
-    update = jitted(shared.platform)
-    program = _program(config)
+    sizes = scale_sizes(content.shape[0], content.shape[1], config)
+    counts = scale_steps(config, len(sizes))
+    update = jitted(gatys_updates.platform())
+    compiled = program(config)
     rates = jnp.asarray([variant.config.learning_rate for variant in variants], jnp.float32)
     shown = None
     for scale, (size, steps) in enumerate(zip(sizes, counts, strict=True), 1):
         canvas = jnp.asarray(images.resize(content, size))[None]
         before = None if shown is None else np.asarray(shown)[:, 0]
-        states, targets, weights = _begin(variants, canvas, before, program, shared)
+        states, targets, weights = _begin(variants, canvas, before, compiled, shared)
         for step in range(1, steps + 1):
             states, shown, terms = update(
-                states, shared.prepared, targets, weights, rates, program, shared.padding
+                states,
+                shared.prepared,
+                targets,
+                weights,
+                rates,
+                compiled,
+                shared.features.padding,
             )
             pictures = shown[:wanted, 0]
             if config.keep_colors == "luminance":
@@ -294,64 +279,61 @@ def _begin(
     variants: Sequence[Variant],
     canvas: Array,
     before: np.ndarray | None,
-    program: StylizeConfig,
+    compiled: StylizeConfig,
     shared: _Shared,
-) -> tuple[gatys.State, Targets, LossWeights]:
+) -> tuple[State, Targets, LossWeights]:
     """States, targets and weights of a scale, with an axis of pictures in front of each array.
 
     Args:
         variants: the pictures.
         canvas: the content at this scale, `[1, height, width, 3]`.
         before: the pictures of the coarser scale, `[n, h, w, 3]`.
-        program: what the compiled functions read.
+        compiled: what the compiled functions read.
         shared: what all groups have in common.
     """
     size = (canvas.shape[1], canvas.shape[2])
+    make = gatys_updates.jitted(gatys_updates.platform()).targets
     found: dict[Any, tuple[Targets, Array, list[Array]]] = {}
     rows = []
     for index, (style, config) in enumerate(variants):
         key = id(style), config.style_scale
         if key not in found:
-            resized = [gatys._resize_style(style, size, config)]
-            wanted, resized = gatys._match_colors(canvas, resized, config)
-            make = gatys.jitted(shared.platform).targets
-            made = make(shared.raw, wanted, resized, (1.0,), program, shared.padding)
+            wanted, resized = match_colors(canvas, [resize_style(style, size, config)], config)
+            network = shared.features
+            made = make(network.params, wanted, resized, (1.0,), compiled, network.padding)
             found[key] = made, wanted, resized
         targets, wanted, resized = found[key]
-        if before is not None:
-            start = jnp.asarray(images.resize(before[index], size))[None]
-        elif shared.init is not None:
-            start = jnp.asarray(images.resize(shared.init, size))[None]
-        else:
-            start = gatys.initial_pictures(wanted, resized, (1.0,), config)
-        rows.append((gatys.init_state(start, program), targets, loss_weights(config, targets)))
-    # With types as updates give them back: optax begins with weak ones, and those compile twice.
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, dtype=leaves[0].dtype), *rows)
+        last = None if before is None else before[index]
+        start = first_picture(last, shared.init, wanted, resized, (1.0,), config)
+        state = gatys_updates.init_state(start, compiled)
+        rows.append((state, targets, loss_weights(config, targets)))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
 
 @functools.cache
 def jitted(platform: str) -> Any:
     """The compiled update of a group for a platform, which is given its states."""
-    # As `gatys.jitted` has it.
-    options = {"xla_backend_optimization_level": 1} if platform == "cpu" else None
     return jax.jit(
-        update, static_argnames=("config", "padding"), donate_argnums=0, compiler_options=options
+        update,
+        static_argnames=("config", "padding"),
+        donate_argnums=0,
+        compiler_options=gatys_updates.compiler_options(platform),
     )
 
 
 def update(
-    states: gatys.State,
+    states: State,
     params: vgg.Parameters,
     targets: Targets,
     weights: LossWeights,
     learning_rates: Array,
     config: StylizeConfig,
     padding: str,
-) -> tuple[gatys.State, Array, dict[str, Array]]:
-    """`gatys.update` of every picture of a group; the network is common to them.
+) -> tuple[State, Array, dict[str, Array]]:
+    """`gatys_updates.update` of every picture of a group; the network is common to them.
 
     Args:
-        states: as `gatys.init_state` has them, with an axis of pictures in front, as all here.
+        states: of `gatys_updates.init_state`, with an axis of pictures in front, as all here.
         params: the network, as it is for one picture.
         targets: what each is compared with.
         weights: of each one's losses.
@@ -364,11 +346,8 @@ def update(
         losses before the update, `[n]` each.
     """
 
-    def one(state: gatys.State, target: Targets, weight: LossWeights, rate: Array) -> Any:
-        # A number that is traced is none to the check of the settings.
-        traced = copy.copy(config)
-        object.__setattr__(traced, "learning_rate", rate)
-        return gatys.update(state, params, target, weight, traced, padding)
+    def one(state: State, target: Targets, weight: LossWeights, rate: Array) -> Any:
+        return gatys_updates.update(state, params, target, weight, config, padding, rate)
 
     if config.optimizer == "lbfgs":
         # Its line search takes one way or another, and mapped it would take all of them.

@@ -1,24 +1,20 @@
 """Pixel optimisation of pictures that are too large to be computed whole, with the same gradient.
 
 The objective (`jaxstyle.objective`) needs of a picture the sums that its statistics are made of,
-and terms that are local. So an update goes over the tiles of the picture twice. The first time, the
-sums of all tiles are added up, in float64; the gradient of the loss with respect to them is that of
-the whole picture. The second time, each tile pulls it back to its pixels, and the gradients of
-overlapping tiles are added.
+and terms that are local. So an update goes over the tiles of the picture (`gatys_layout`) twice.
+The first time, the sums of all tiles are added up, in float64; the gradient of the loss with
+respect to them is that of the whole picture. The second time, each tile pulls it back to its
+pixels, and the gradients of overlapping tiles are added.
 
-Tiles begin where all poolings do, so that a tile's cells are the picture's. Each position of the
-features counts in one tile; around it, the tile has as many pixels more as the deepest features
-see. The picture, the optimiser's state and the content's features are NumPy arrays in the host's
-memory; the device holds a tile.
+The picture, the optimiser's state and the content's features are NumPy arrays in the host's memory;
+the device holds a tile.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,8 +24,11 @@ import numpy as np
 from jax import Array
 
 from jaxstyle import features as vgg
-from jaxstyle import losses, tiling
+from jaxstyle import losses
 from jaxstyle.config import StylizeConfig
+from jaxstyle.methods import gatys_updates
+from jaxstyle.methods.gatys_layout import Sizes, Tile, block_of, lay, layers_of, reach
+from jaxstyle.methods.gatys_scales import Scale
 from jaxstyle.objective import (
     STYLE_LOSSES,
     LossWeights,
@@ -41,157 +40,8 @@ from jaxstyle.objective import (
     to_variables,
     variation_of_part,
 )
-from jaxstyle.tiling import Span
-from jaxstyle.weights import Weights
 
-# Of tiles without their margins, where there is memory for them; larger ones gain little.
-SIDES = (1024, 768, 512, 384, 256, 128, 64)
-# Bytes that an update takes to a byte of the features it computes, as measured on CPUs.
-_BYTES_A_BYTE = 3.6
 _STRIP_PIXELS = 2**20  # of the picture, that the optimiser updates at a time
-_END = 2**30  # beyond any tile
-
-Sizes = tuple[int, int]
-
-
-# --- where the tiles lie -------------------------------------------------------------------------
-
-
-class Tile(NamedTuple):
-    """A tile of a picture, in pixels."""
-
-    row: Span
-    column: Span
-
-    @property
-    def seen(self) -> tuple[slice, slice]:
-        """What is computed of the picture."""
-        return slice(self.row.start, self.row.stop), slice(self.column.start, self.column.stop)
-
-    def seen_at(self, stride: int) -> tuple[slice, slice]:
-        """The same in features of that many pixels to a position."""
-        return tuple(  # pyright: ignore[reportReturnType]
-            slice(span.start // stride, max(span.stop // stride, span.start // stride + 1))
-            for span in self
-        )
-
-    def bounds(self, size: Sizes) -> np.ndarray:
-        """What counts, `[[first row, last row], [first column, last column]]`, from its start."""
-        return np.array(
-            [
-                (span.first - span.start, _END if span.last == length else span.last - span.start)
-                for span, length in zip(self, size, strict=True)
-            ],
-            np.int32,
-        )
-
-
-def block_of(layer: str) -> int:
-    """How many poolings come before a layer."""
-    match = re.match(r"(pool)?\D*(\d)", layer)
-    assert match
-    return int(match[2]) - (0 if match[1] else 1)
-
-
-def reach(params: vgg.Parameters, layers: Sequence[str]) -> int:
-    """How many pixels away the deepest of some layers sees, on the side where that is more."""
-    wanted, found, stride, deepest = set(layers), 0, 1, 0
-    for name in vgg.layer_names(params):
-        if name.startswith("conv"):
-            found += stride
-        elif name.startswith("pool"):
-            # Cells begin at even places, so a pooling sees one more on the far side alone.
-            found, stride = found + stride, 2 * stride
-        if name in wanted:
-            deepest = found
-    return deepest
-
-
-def lay(size: Sizes, side: int, margin: int, grain: int) -> list[Tile]:
-    """The tiles of a picture, all of one size.
-
-    Args:
-        size: height and width of the picture.
-        side: of the part of a tile that counts, rounded up to a multiple of the grain.
-        margin: around that, likewise.
-        grain: what tiles begin at multiples of.
-    """
-
-    def along(length: int) -> list[Span]:
-        cells, rest = divmod(length, grain)
-        if not cells:
-            return [Span(0, length, 0, length)]
-        spans = [
-            s.times(grain) for s in tiling.spans(cells, -(-side // grain), -(-margin // grain))
-        ]
-        # A rest that fills no cell is seen by all tiles, so that they are of one size.
-        last = spans[-1]
-        spans[-1] = last._replace(last=last.last + rest)
-        return [span._replace(stop=span.stop + rest) for span in spans]
-
-    return list(itertools.starmap(Tile, itertools.product(*map(along, size))))
-
-
-# --- memory --------------------------------------------------------------------------------------
-
-
-def bytes_per_pixel(params: vgg.Parameters, layers: Sequence[str]) -> float:
-    """What an update takes for each pixel that is computed at a time, about."""
-    names = vgg.layer_names(params)
-    last = max(names.index(layer) for layer in layers)
-    channels = 0.0
-    for name in names[: last + 1]:
-        if not name.startswith("conv"):
-            continue
-        heads = [f"{name}_to_vgg"] if name.replace("conv", "relu") in layers else []
-        biases = [f"{each}/bias" for each in (name, *heads)]
-        widths = [params[bias].shape[0] for bias in biases if bias in params]
-        channels += sum(widths) / 4 ** block_of(name)
-    return 4 * _BYTES_A_BYTE * channels
-
-
-class Cutting(NamedTuple):
-    """How pictures may be cut into tiles.
-
-    Attributes:
-        tile: a side in pixels, None, or "auto" for tiles where the whole takes too much memory.
-        memory: bytes that an update may take; by default half of what is available.
-    """
-
-    tile: int | str | None = "auto"
-    memory: int | None = None
-
-    def of(self, params: vgg.Parameters, config: StylizeConfig, size: Sizes) -> int | None:
-        """The side of the tiles for an update of a picture, or None to compute it whole."""
-        return choose(self, params, [*{**config.content_layers, **config.style_layers}], size)
-
-
-def choose(
-    cutting: Cutting, params: vgg.Parameters, layers: Sequence[str], size: Sizes
-) -> int | None:
-    """The side of the tiles for an update of a picture, or None to compute it whole.
-
-    Args:
-        cutting: what is wanted.
-        params: of the network.
-        layers: those that the objective needs.
-        size: height and width of the picture.
-
-    Raises:
-        ValueError: `cutting.tile` is none of what it may be.
-    """
-    each, margin = bytes_per_pixel(params, layers), reach(params, layers)
-    needed, memory = int(each * math.prod(size)), cutting.memory
-    if cutting.tile == "auto" and memory is None:
-        memory = tiling.available_memory() // 2
-
-    def fits(side: int) -> bool:
-        return memory is None or each * (side + 2 * margin) ** 2 <= memory
-
-    side = next(filter(fits, SIDES), SIDES[-1])
-    found = tiling.choose(cutting.tile, needed=needed, memory=memory, side=side)
-    # Tiles that are no smaller than the picture are the picture.
-    return None if found is None or found >= max(size) else found
 
 
 # --- the compiled parts --------------------------------------------------------------------------
@@ -210,34 +60,24 @@ class Network(NamedTuple):
     padding: str
     config: StylizeConfig
 
-    @property
-    def layers(self) -> list[str]:
-        """Those that the objective needs."""
-        return [*{**self.config.content_layers, **self.config.style_layers}]
-
-    @property
-    def grain(self) -> int:
-        """What tiles begin at multiples of."""
-        return 2 ** max(map(block_of, self.layers))
-
     def tiles(self, size: Sizes, side: int) -> list[Tile]:
         """The tiles of a picture, of that side without their margins."""
-        return lay(size, side, reach(self.params, self.layers), self.grain)
+        layers = layers_of(self.config)
+        return lay(size, side, reach(self.params, layers), 2 ** max(map(block_of, layers)))
 
 
 def _jit(function: Any) -> Any:
-    """Compiled; on a CPU without the slower of LLVM's optimisations (see `gatys.jitted`)."""
+    """Compiled for the platform that is computed on."""
     static = {"config", "padding", "size"} & {*inspect.signature(function).parameters}
 
     @functools.cache
     def compiled(platform: str) -> Any:
-        options = {"xla_backend_optimization_level": 1} if platform == "cpu" else None
+        options = gatys_updates.compiler_options(platform)
         return jax.jit(function, static_argnames=static, compiler_options=options)
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        platform = next(iter(jnp.zeros(()).devices())).platform
-        return compiled(platform)(*arguments, **options)
+        return compiled(gatys_updates.platform())(*arguments, **options)
 
     return call
 
@@ -251,7 +91,7 @@ def _counts(shape: Sequence[int], bounds: Array, stride: int) -> Array:
     return (along[0][:, None] & along[1]).astype(jnp.float32)[None, :, :, None]
 
 
-def _positions(size: Sizes, layer: str) -> int:
+def positions(size: Sizes, layer: str) -> int:
     """How many positions a layer of the whole picture has."""
     return math.prod(max(length // 2 ** block_of(layer), 1) for length in size)
 
@@ -260,29 +100,45 @@ def _positions(size: Sizes, layer: str) -> int:
 def _describe(
     params: vgg.Parameters, part: Array, bounds: Array, *, config: StylizeConfig, padding: str
 ) -> tuple[dict[str, Array], dict[str, Sums], dict[str, Array]]:
-    """Features of a tile; the sums of the style loss around 0; sums of the features' sizes."""
+    """Features of a tile; the sums of the style loss around 0; of the mean size of features."""
     found = extract(params, part, config, padding)
     loss = STYLE_LOSSES[config.style_loss]
     counts = {name: _counts(x.shape, bounds, 2 ** block_of(name)) for name, x in found.items()}
     sums = {
-        name: loss.sums(found[name], counts[name], jnp.zeros(found[name].shape[-1]))
-        for name in config.style_layers
+        name: loss.sums(found[name], counts[name], jnp.zeros(())) for name in config.style_layers
     }
-    return found, sums, {name: jnp.sum(jnp.abs(x) * counts[name]) for name, x in found.items()}
+    sizes = {
+        name: jnp.sum(jnp.mean(jnp.abs(x), axis=-1, keepdims=True) * counts[name])
+        for name, x in found.items()
+    }
+    return found, sums, sizes
 
 
-def _parts(
+def parts(
     params: vgg.Parameters,
     part: Array,
     bounds: Array,
     content: Mapping[str, Array],
     centers: Mapping[str, Array],
     weights: LossWeights,
+    *,
     config: StylizeConfig,
     padding: str,
     size: Sizes,
 ) -> tuple[dict[str, Sums], dict[str, Array]]:
-    """The sums of a tile around centres, and its share in the local terms."""
+    """The sums of a tile around centres, and its share in the local terms.
+
+    Args:
+        params: the network.
+        part: the pixels of the tile, as `to_variables` has them.
+        bounds: which of them count, as `Tile.bounds` gives it.
+        content: the content's features in the tile.
+        centers: of the sums, `[channels]` or a scalar.
+        weights: of the terms.
+        config: settings.
+        padding: of the network.
+        size: height and width of the whole picture.
+    """
     found = extract(params, to_pictures(part, config), config, padding)
     loss = STYLE_LOSSES[config.style_loss]
     counts = {name: _counts(x.shape, bounds, 2 ** block_of(name)) for name, x in found.items()}
@@ -294,27 +150,14 @@ def _parts(
         pair = found[name] * counts[name], content[name] * counts[name]
         share = 1.0
         if config.content_loss == "mean":
-            share = math.prod(found[name].shape[1:3]) / _positions(size, name)
+            share = math.prod(found[name].shape[1:3]) / positions(size, name)
         total += share * weight * jnp.sum(losses.content_loss(*pair, form=config.content_loss))
     pixels = _counts(part.shape, bounds, 1)
     variation = variation_of_part(config.tv_loss, part, pixels, size)
     return sums, {"content": total, "tv": weights.tv * jnp.sum(variation)}
 
 
-@_jit
-def _measure(
-    params: Any,
-    part: Array,
-    bounds: Array,
-    content: Any,
-    centers: Any,
-    weights: LossWeights,
-    *,
-    config: StylizeConfig,
-    padding: str,
-    size: Sizes,
-) -> tuple[dict[str, Sums], dict[str, Array]]:
-    return _parts(params, part, bounds, content, centers, weights, config, padding, size)
+_measure = _jit(parts)
 
 
 @_jit
@@ -334,8 +177,16 @@ def _pull(
     """The gradient of the whole loss with respect to a tile, as far as its positions count."""
 
     def share(pixels: Array) -> Array:
-        sums, local = _parts(
-            params, pixels, bounds, content, centers, weights, config, padding, size
+        sums, local = parts(
+            params,
+            pixels,
+            bounds,
+            content,
+            centers,
+            weights,
+            config=config,
+            padding=padding,
+            size=size,
         )
         products = jax.tree.map(jnp.vdot, slopes, sums)
         return local["content"] + local["tv"] + sum(jax.tree.leaves(products))
@@ -343,29 +194,34 @@ def _pull(
     return jax.grad(share)(part)
 
 
-@_jit
-def _slope(
+def style_term(
     sums: dict[str, Sums],
-    numbers: dict[str, Array],
-    centers: dict[str, Array],
-    targets: dict[str, Any],
-    weights: dict[str, Array],
+    numbers: Mapping[str, Any],
+    centers: Mapping[str, Array],
+    targets: Mapping[str, Any],
+    weights: Mapping[str, Array],
     *,
     config: StylizeConfig,
-) -> tuple[Array, dict[str, Sums]]:
-    """The style term of the whole, and its gradient with respect to the sums."""
+) -> Array:
+    """The style term of a whole picture, a scalar.
+
+    Args:
+        sums: of the whole, around centres.
+        numbers: of positions in each layer.
+        centers: of the sums.
+        targets: of the style loss.
+        weights: of the layers.
+        config: settings.
+    """
     loss = STYLE_LOSSES[config.style_loss]
+    total = jnp.zeros(())
+    for name, weight in weights.items():
+        statistics = loss.finish(sums[name], numbers[name], centers[name])
+        total += weight * jnp.sum(loss.distance(statistics, targets[name]))
+    return total
 
-    def term(given: dict[str, Sums]) -> Array:
-        return sum(  # pyright: ignore[reportReturnType]
-            weight
-            * jnp.sum(
-                loss.distance(loss.finish(given[name], numbers[name], centers[name]), targets[name])
-            )
-            for name, weight in weights.items()
-        )
 
-    return jax.value_and_grad(term)(sums)
+_slope = _jit(functools.wraps(style_term)(jax.value_and_grad(style_term)))
 
 
 # --- targets -------------------------------------------------------------------------------------
@@ -407,40 +263,25 @@ def make_targets(
     for style in styles:
         sums, sizes = _described(network, style, side)
         area: Sizes = style.shape[1:3]
-        numbers = {name: _positions(area, name) for name in sizes}
+        numbers = {name: positions(area, name) for name in sizes}
         statistics.append({})
         for name, value in sums.items():
-            center, value = _recentered(value, numbers[name], np.zeros(value.first.shape[1]), loss)
+            center, value = _recentered(value, numbers[name], np.zeros(()), loss)
             statistics[-1][name] = loss.finish(_single(value), numbers[name], jnp.float32(center))
-        means.append(
-            {
-                name: total / (numbers[name] * kept_width(network, name))
-                for name, total in sizes.items()
-            }
-        )
+        means.append({name: total / numbers[name] for name, total in sizes.items()})
     size = {
         name: jnp.float32(
             max(sum(w * m[name] for w, m in zip(style_weights, means, strict=True)), 1e-6)
         )
         if config.normalize_features
         else jnp.ones(())
-        for name in network.layers
+        for name in layers_of(config)
     }
     style_targets = {
         name: loss.target(loss.blend([each[name] for each in statistics], style_weights))
         for name in config.style_layers
     }
     return Targets(kept, style_targets, size)  # pyright: ignore[reportArgumentType]
-
-
-def kept_width(network: Network, layer: str) -> int:
-    """How many channels a layer has."""
-    name = re.sub(r"^(relu|pool)", "conv", layer)
-    if layer.startswith("pool"):
-        names = vgg.layer_names(network.params)
-        name = names[names.index(layer) - 2]
-    head = network.params.get(f"{name}_to_vgg/bias") if layer.startswith("relu") else None
-    return (network.params[f"{name}/bias"] if head is None else head).shape[0]
 
 
 def _described(
@@ -527,9 +368,9 @@ def value_and_gradient(
     config, size = network.config, variables.shape[1:3]
     loss = STYLE_LOSSES[config.style_loss]
     tiles = network.tiles(size, side)
-    numbers = {name: _positions(size, name) for name in config.style_layers}
+    numbers = {name: positions(size, name) for name in config.style_layers}
     centers = {
-        name: np.asarray(target.mean[0] if loss.centered else jnp.zeros(kept_width(network, name)))
+        name: np.asarray(target.mean[0] if loss.centered else 0, np.float64)
         for name, target in targets.style.items()
     }
 
@@ -550,8 +391,7 @@ def value_and_gradient(
         totals.add(measured)
     sums, local = totals.value
     for name in sums:
-        center = centers[name].astype(np.float64)
-        centers[name], sums[name] = _recentered(sums[name], numbers[name], center, loss)
+        centers[name], sums[name] = _recentered(sums[name], numbers[name], centers[name], loss)
     counted = {name: jnp.float32(number) for name, number in numbers.items()}
     style, slopes = _slope(
         _single(sums), counted, _single(centers), targets.style, weights.style, config=config
@@ -582,33 +422,17 @@ def _ahead(results: Iterator[Any]) -> Iterator[Any]:
 # --- updates -------------------------------------------------------------------------------------
 
 
-class Scale(NamedTuple):
-    """What a scale of `gatys` is made of.
-
-    Attributes:
-        features: the network that judges.
-        config: settings.
-        content: `[1, height, width, 3]`, as the losses see it.
-        styles: `[1, h, w, 3]` each, likewise.
-        style_weights: one a style; they sum to one.
-        start: the first picture, of the size of the content.
-        state: to go on from, if any.
-    """
-
-    features: Weights
-    config: StylizeConfig
-    content: Array
-    styles: Sequence[Array]
-    style_weights: Sequence[float]
-    start: Array
-    state: Any = None
-
-
-def updates(network: Network, run: Scale, side: int) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
+def updates(run: Scale, side: int) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
     """The updates of a scale, without an end: state, picture and terms, as `gatys` has them.
 
     State and picture are NumPy arrays that the next update overwrites.
+
+    Args:
+        run: the scale.
+        side: of the tiles.
     """
+    prepared = gatys_updates.prepared(run.features)
+    network = Network(prepared, run.features.padding, gatys_updates.program(run.config))
     styles = [np.asarray(style) for style in run.styles]
     content = np.asarray(run.content)
     targets = make_targets(network, content, styles, run.style_weights, side)
@@ -626,11 +450,9 @@ def updates(network: Network, run: Scale, side: int) -> Iterator[tuple[Any, Any,
 
 
 def _first_state(start: np.ndarray, config: StylizeConfig) -> Any:
-    """`gatys.init_state` in the host's memory."""
-    from jaxstyle.methods import gatys  # which needs this module
-
+    """`gatys_updates.init_state` in the host's memory."""
     # Of one pixel: all others begin alike, but for the picture itself.
-    small = gatys.init_state(jnp.asarray(start[:, :1, :1]), config)
+    small = gatys_updates.init_state(jnp.asarray(start[:, :1, :1]), config)
     state = jax.tree.map(
         lambda leaf: np.zeros(start.shape, leaf.dtype) if leaf.ndim == 4 else np.asarray(leaf),
         small,
@@ -664,17 +486,13 @@ def _descend(state: Any, gradient: np.ndarray, config: StylizeConfig, shown: np.
 
 @_jit
 def _descended(state: Any, gradient: Array, *, config: StylizeConfig) -> Any:
-    from jaxstyle.methods import gatys
-
-    return gatys.descend(state, gradient, config)
+    return gatys_updates.descend(state, gradient, config)
 
 
 def _searches(
     network: Network, run: Scale, targets: Targets, weights: LossWeights, side: int
 ) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
     """Updates of L-BFGS, whose line search calls for the tiles: outside of any compiled program."""
-    from jaxstyle.methods import gatys
-
     config = network.config
 
     def compute(variables: Array) -> tuple[Array, dict[str, Array], Array]:
@@ -694,9 +512,9 @@ def _searches(
         return (value, terms), gradient
 
     loss_fn.defvjp(forward, lambda gradient, cotangents: (cotangents[0] * gradient,))
-    state = gatys.init_state(run.start, config) if run.state is None else run.state
+    state = gatys_updates.init_state(run.start, config) if run.state is None else run.state
     state = jax.tree.map(jnp.asarray, state)
     while True:
         with jax.disable_jit():
-            state, shown, terms = gatys.search(state, loss_fn, config)
+            state, shown, terms = gatys_updates.search(state, loss_fn, config)
         yield state, shown, terms
