@@ -1,6 +1,8 @@
 """What every test shares: four CPU devices, no silent rank promotion, and the data folder."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,23 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"development data not found at {DATA}")
     return DATA
+
+
+@pytest.fixture(scope="module")
+def quick_compiler() -> Iterator[None]:
+    """Programs that run once need no optimisation."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs() -> Iterator[None]:
+    """No module keeps the compiled programs of those before it: they would be gigabytes."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()

@@ -29,6 +29,8 @@ from jaxstyle.training.config import (
     to_json,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 KEY = jax.random.key(0)
 LEVELS = ("relu2_1",)
 SEVERAL = ("relu1_1", "relu2_1", "relu3_1")
@@ -39,14 +41,6 @@ TINY = {
     "style_layers": {"relu1_1": 1.0},
 }
 LOSS = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

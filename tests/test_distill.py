@@ -16,6 +16,8 @@ from jaxstyle.training import checkpoints, parallel, updates
 from jaxstyle.training.config import OptimizerConfig, TrainConfig
 from jaxstyle.weights import Weights
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 WIDTHS = ((3, 4), (5, 6), (4, 4, 4, 4), (4, 4, 4, 4), (4,))
 LAYERS = tuple(f"relu{block}_1" for block in range(1, 6))
 CHANNELS = dict(zip(LAYERS, (5, 6, 7, 6, 5), strict=True))

@@ -17,18 +17,12 @@ from jaxstyle.evaluation.pictures import Pair
 from jaxstyle.methods import adain, residual
 from jaxstyle.training.config import override
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SIDE = 32
 STYLES = ("leaf", "sand")
 SHORT = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 1.0}}
 SHORT |= {"scales": 1, "steps": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def picture(seed, side=SIDE):

@@ -16,15 +16,10 @@ from jaxstyle.errors import UserError
 from jaxstyle.methods import gatys, gatys_layout, gatys_scales, gatys_tiled, gatys_updates
 from jaxstyle.objective import STYLE_LOSSES, loss_weights, make_targets, objective
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SIZE = (37, 50)
 CONTENT = picture(1, *SIZE)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def canvas(seed=4):
@@ -106,8 +101,9 @@ def test_the_gradient_is_that_of_the_whole(name, pooling):
     padding = "reflect" if other else "zero"
     styles, shares = [STYLE[None], OTHER[None]], (0.7, 0.3)
     program = gatys_updates.program(config)
-    targets = make_targets(
-        NETWORK.params, jnp.asarray(CONTENT)[None], styles, shares, program, padding
+    compiled = jax.jit(make_targets, static_argnames=("config", "padding"))
+    targets = compiled(
+        NETWORK.params, CONTENT[None], styles, shares, config=program, padding=padding
     )
     weights = loss_weights(config, targets)
 
@@ -115,7 +111,7 @@ def test_the_gradient_is_that_of_the_whole(name, pooling):
         return objective(NETWORK.params, x, targets, weights, program, padding)
 
     x = canvas()
-    wanted, terms = jax.grad(loss, has_aux=True)(jnp.asarray(x))
+    wanted, terms = jax.jit(jax.grad(loss, has_aux=True))(x)
 
     network = gatys_tiled.Network(vgg.prepare(NETWORK.params, padding=padding), padding, program)
     assert len(network.tiles(SIZE, 8)) > 20

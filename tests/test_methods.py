@@ -14,6 +14,8 @@ from jaxstyle.methods import adain, distill, residual
 from jaxstyle.training import parallel
 from jaxstyle.training.config import DataConfig, OptimizerConfig, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SIZE, ROWS, STEPS = 16, 8, 3
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Plain descent shows the gradient's direction as it is, and its length is among the metrics.

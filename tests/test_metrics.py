@@ -10,6 +10,8 @@ from scipy import linalg, stats
 
 from jaxstyle import metrics
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 # Compiled, because step by step they compile each step.
 psnr = jax.jit(metrics.psnr, static_argnames="max_value")
 ssim = jax.jit(metrics.ssim, static_argnames="max_value")
@@ -19,14 +21,6 @@ content_distance = jax.jit(metrics.content_distance)
 style_distance = jax.jit(metrics.style_distance, static_argnames="form")
 perceptual_distance = jax.jit(metrics.perceptual_distance)
 frechet_distance = jax.jit(metrics.frechet_distance)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _reference(x, y):

@@ -27,6 +27,8 @@ from jaxstyle.training.config import (
     to_json,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 KEY = jax.random.key(0)
 SMALL = {"channels": (3, 4), "blocks": 0}
 # Where the parts do not matter: what takes time here is the compiler.
@@ -36,14 +38,6 @@ TINY = {
     "style_layers": {"relu1_1": 1.0},
 }
 LAYERS = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 0.5, "relu2_1": 0.5}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,7 @@ from jaxstyle.config import StylizeConfig, preset, replace
 from jaxstyle.methods import gatys, gatys_batch, gatys_layout, gatys_scales, gatys_updates
 from jaxstyle.methods.gatys_batch import Variant
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 SHALLOW = {"relu1_1": 1.0}  # enough for the compiler

@@ -13,16 +13,10 @@ from jaxstyle import cli, color, images, models, runtime
 from jaxstyle.losses import Moments
 from jaxstyle.methods import adain
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 CONFIG = adain.Config(levels=("relu2_1", "relu3_1"), encoder_padding="reflect")
 BLACK, RED, BLUE, WHITE = (0, 0, 0), (1, 0, 0), (0, 0, 1), (1, 1, 1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_model():

@@ -24,16 +24,10 @@ from jaxstyle.methods import residual
 from jaxstyle.training import loop
 from jaxstyle.training.config import DataConfig, TrainConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 STYLES = ("wave", "mosaic", "leaf")
 CONFIG = residual.Config(channels=(4, 6, 8), blocks=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_model(styles):

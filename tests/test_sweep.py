@@ -3,7 +3,6 @@
 import json
 import signal
 
-import jax
 import pytest
 import tiny
 from processes import ROOT
@@ -14,6 +13,8 @@ from jaxstyle.errors import UserError
 from jaxstyle.methods import residual
 from jaxstyle.training import checkpoints, loop, report, sweep
 from jaxstyle.training.config import TrainConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 CONFIG = """
 import sys
@@ -39,14 +40,6 @@ def shared(tmp_path_factory):
 def method(monkeypatch):
     load = methods.load
     monkeypatch.setattr(methods, "load", lambda name: tiny if name == "tiny" else load(name))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """A few steps are made sooner than they are compiled well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -12,16 +12,10 @@ from jaxstyle import tiling
 from jaxstyle.methods import residual, tiled
 from jaxstyle.models import Model
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 KEY = jax.random.key(0)
 HALF = Fraction(1, 2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def random(*shape, seed=0):

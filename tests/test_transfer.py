@@ -10,15 +10,9 @@ import pytest
 from jaxstyle import transfer
 from jaxstyle.losses import Moments, channel_moments
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 EPS = transfer.EPSILON
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Programs that run once need no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def random(*shape, seed=0):

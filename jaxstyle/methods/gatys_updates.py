@@ -160,7 +160,9 @@ def compiler_options(platform: str, level: int = 1) -> dict[str, Any] | None:
     On a CPU the time is spent in libraries of products and convolutions, not in what LLVM makes,
     and its better optimisations cost more seconds than they save (benchmarks/README.md).
     """
-    return {"xla_backend_optimization_level": level} if platform == "cpu" else None
+    if platform != "cpu" or jax.config.read("jax_disable_most_optimizations"):
+        return None
+    return {"xla_backend_optimization_level": level}
 
 
 @functools.cache
