@@ -12,7 +12,6 @@ and its gradient can be put together from parts of a picture.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -177,7 +176,7 @@ def total_variation(form: str) -> Callable[[Array], Array]:
     return functools.partial(losses.total_variation, order=order, reduction=reduction)
 
 
-def variation_of_part(form: str, part: Array, counts: Array, size: tuple[int, int]) -> Array:
+def variation_of_part(form: str, part: Array, counts: Array, size: Any) -> Array:
     """The share of a part in the variation `[batch]` of a whole.
 
     Args:
@@ -185,7 +184,7 @@ def variation_of_part(form: str, part: Array, counts: Array, size: tuple[int, in
         part: `[batch, h, w, channels]`.
         counts: which pixels count, 1 or 0, `[1, h, w, 1]`: each has its differences to the pixels
             below it and to the right.
-        size: height and width of the whole.
+        size: height and width of the whole, two numbers or `[2]`.
     """
     order, reduction = _VARIATIONS[form]
     total = jnp.zeros(part.shape[0])
@@ -193,8 +192,8 @@ def variation_of_part(form: str, part: Array, counts: Array, size: tuple[int, in
         differences = losses.VARIATION_PENALTIES[order](jnp.diff(part, axis=axis))
         counted = jax.lax.slice_in_dim(counts, 0, part.shape[axis] - 1, axis=axis)
         term = jnp.sum(differences * counted, axis=(1, 2, 3))
-        number = math.prod(size) // size[axis - 1] * (size[axis - 1] - 1) * part.shape[3]
-        total = total + (0.5 * term / max(number, 1) if reduction == "half_mean" else term)
+        number = (size[axis - 1] - 1) * size[2 - axis] * part.shape[3]
+        total = total + (0.5 * term / jnp.maximum(number, 1) if reduction == "half_mean" else term)
     return total
 
 

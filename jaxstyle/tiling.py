@@ -272,16 +272,26 @@ def _compute(
 # --- memory --------------------------------------------------------------------------------------
 
 
-def available_memory() -> int:
+def available_memory(*, held: int = 0) -> int:
     """Bytes that are free where JAX computes by default: on its device, or in this machine.
 
     A limit that a container sets is respected. Where nothing is known, 4 GiB.
+
+    Args:
+        held: bytes that arrays in the host's memory will take besides; at most half of what is free
+            is left to them.
     """
     device = next(iter(jnp.zeros(()).devices()))
     if device.platform != "cpu":
         known = device.memory_stats() or {}
         if "bytes_limit" in known:
             return known["bytes_limit"] - known.get("bytes_in_use", 0)
+    free = host_memory()
+    return free - min(held, free // 2)
+
+
+def host_memory() -> int:
+    """Bytes that are free in this machine, as `available_memory` has it."""
     limits = [_machine_memory(), _container_memory()]
     return max(0, min((limit for limit in limits if limit is not None), default=_USUAL_MEMORY))
 

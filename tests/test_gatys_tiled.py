@@ -145,6 +145,25 @@ def test_tiles_keep_colors_too():
     np.testing.assert_allclose(tiled.image, whole.image, atol=1e-3)
 
 
+def test_arrays_in_files_give_the_same(monkeypatch):
+    given = {"features": NETWORK, "tile": 16, "config": replace(PLAIN, size=50, steps=2)}
+    *_, wanted = gatys.stylize(CONTENT, [STYLE], **given)
+    mapped = []
+    memmap = np.memmap
+
+    def recorded(*arguments, **options):
+        mapped.append(options["shape"])
+        return memmap(*arguments, **options)
+
+    monkeypatch.setattr(gatys_tiled.tiling, "host_memory", lambda: 0)
+    monkeypatch.setattr(np, "memmap", recorded)
+    *_, found = gatys.stylize(CONTENT, [STYLE], **given)
+    np.testing.assert_array_equal(found.image, wanted.image)
+    # The picture, two moments, the gradient, what is shown; and the content's features.
+    assert mapped.count((1, *SIZE, 3)) == 5
+    assert len(mapped) == 5 + len(PLAIN.content_layers)
+
+
 # --- states --------------------------------------------------------------------------------------
 
 

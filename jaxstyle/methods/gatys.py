@@ -7,6 +7,7 @@ begins with in `gatys_scales`; here is the course from the first update to the l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -143,26 +144,27 @@ def _scales(
     compiled = program(config)
     begun = resume.scale if resume is not None else 1
     # A scale may have ended just there.
-    shown = None if resume is None else _shown(resume.state, config=compiled)
+    state = None if resume is None else resume.state
     for scale, steps in enumerate(scale_steps(config, len(sizes)), 1):
         if scale < begun:
             continue
         size = sizes[scale - 1]
-        canvas = jnp.asarray(images.resize(content, size))[None]
+        canvas = images.resize(content, size)[None] if content.shape[:2] != size else content[None]
         resized = [resize_style(style, size, config) for style in styles]
         wanted, resized = match_colors(canvas, resized, config)
-        before = None if shown is None else shown[0]
-        start = first_picture(before, init, wanted, resized, style_weights, config)
+        # As a run that goes on from here has it, to the bit.
+        before = None if state is None else _shown(state, config=compiled)[0]
+        start = functools.partial(
+            first_picture, before, init, wanted, resized, style_weights, config
+        )
         state, done = (resume.state, resume.step) if scale == begun and resume else (None, 0)
         run = Scale(features, config, wanted, resized, style_weights, start, state)
         updates = _updates(run, cutting.of(features.params, config, size))
         for step, (state, made, terms) in zip(range(done + 1, steps + 1), updates, strict=False):
             picture = made
             if config.keep_colors == "luminance":
-                picture = color.transfer_luminance(jnp.asarray(made), canvas)
+                picture = color.transfer_luminance(jnp.asarray(made), jnp.asarray(canvas))
             yield Iterate(picture[0], step, steps, scale, len(sizes), terms, state)
-        # As a run that goes on from here has it, to the bit.
-        shown = _shown(state, config=compiled)
 
 
 def _updates(run: Scale, side: int | None) -> Iterator[tuple[State, Array, dict[str, Array]]]:
@@ -175,7 +177,7 @@ def _updates(run: Scale, side: int | None) -> Iterator[tuple[State, Array, dict[
     styles = run.styles, run.style_weights
     targets = compiled.targets(run.features.params, run.content, *styles, config, padding)
     weights = loss_weights(run.config, targets)
-    state = init_state(run.start, run.config) if run.state is None else run.state
+    state = init_state(run.start(), run.config) if run.state is None else run.state
     state = jax.tree.map(jnp.asarray, state)
     while True:
         state, shown, terms = compiled.update(state, params, targets, weights, config, padding)

@@ -293,7 +293,7 @@ def _begin(
     """
     size = (canvas.shape[1], canvas.shape[2])
     make = gatys_updates.jitted(gatys_updates.platform()).targets
-    found: dict[Any, tuple[Targets, Array, list[Array]]] = {}
+    found: dict[Any, tuple[Targets, Any, list[Array]]] = {}
     rows = []
     for index, (style, config) in enumerate(variants):
         key = id(style), config.style_scale

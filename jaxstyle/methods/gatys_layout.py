@@ -132,6 +132,15 @@ def picture_bytes(params: vgg.Parameters, config: StylizeConfig, size: Sizes) ->
     return round(math.prod(size) * (bytes_per_pixel(params, layers_of(config)) + 4 * 3 * copies))
 
 
+def host_bytes(size: Sizes) -> int:
+    """What the arrays of a picture's size take that tiles are computed of, about.
+
+    They are the picture, the optimiser's two moments, the average, the gradient, what is shown, and
+    the content's features, which take about as much as two of them.
+    """
+    return 8 * 4 * 3 * math.prod(size)
+
+
 def layers_of(config: StylizeConfig) -> list[str]:
     """Those that the objective needs, each once."""
     return [*{**config.content_layers, **config.style_layers}]
@@ -163,7 +172,7 @@ class Cutting(NamedTuple):
         each, margin = bytes_per_pixel(params, layers), reach(params, layers)
         memory = self.memory
         if self.tile == "auto" and memory is None:
-            memory = tiling.available_memory() // 2
+            memory = tiling.available_memory(held=host_bytes(size)) // 2
 
         def fits(side: int) -> bool:
             return memory is None or each * (side + 2 * margin) ** 2 <= memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,16 +25,16 @@ class Scale(NamedTuple):
         content: `[1, height, width, 3]`, as the losses see it.
         styles: `[1, h, w, 3]` each, likewise.
         style_weights: one a style; they sum to one.
-        start: the first picture, of the size of the content.
+        start: makes the first picture, of the size of the content, where there is no state.
         state: to go on from, if any.
     """
 
     features: Weights
     config: StylizeConfig
-    content: Array
+    content: Array | np.ndarray
     styles: Sequence[Array]
     style_weights: Sequence[float]
-    start: Array
+    start: Callable[[], Array | np.ndarray]
     state: Any = None
 
 
@@ -61,19 +61,20 @@ def resize_style(style: np.ndarray, size: tuple[int, int], config: StylizeConfig
 
 
 def match_colors(
-    content: Array, styles: Sequence[Array], config: StylizeConfig
-) -> tuple[Array, list[Array]]:
+    content: Array | np.ndarray, styles: Sequence[Array], config: StylizeConfig
+) -> tuple[Array | np.ndarray, list[Array]]:
     """Content and styles as the losses see them, by `config.keep_colors`.
 
     Gatys et al. 2016, "Preserving Color in Neural Artistic Style Transfer" (arXiv 1606.05897):
     matching the style's colours first (section 4), or transferring luminance alone (section 5).
     """
+    if config.keep_colors is None:
+        return content, list(styles)  # without a copy: it may be large
+    content = jnp.asarray(content)
     if config.keep_colors == "match":
         return content, [color.match_moments(style, content) for style in styles]
-    if config.keep_colors == "luminance":
-        matched = [color.match_luminance(style, content) for style in styles]
-        return _grey(content), [_grey(style) for style in matched]
-    return content, list(styles)
+    matched = [color.match_luminance(style, content) for style in styles]
+    return _grey(content), [_grey(style) for style in matched]
 
 
 def _grey(pictures: Array) -> Array:
@@ -81,8 +82,11 @@ def _grey(pictures: Array) -> Array:
 
 
 def initial_pictures(
-    content: Array, styles: Sequence[Array], weights: Sequence[float], config: StylizeConfig
-) -> Array:
+    content: Array | np.ndarray,
+    styles: Sequence[Array],
+    weights: Sequence[float],
+    config: StylizeConfig,
+) -> Array | np.ndarray:
     """The picture `[1, height, width, 3]` that `config.init` names.
 
     "style-stats" is Gaussian noise with the mean and covariance of the styles' colours, and
@@ -102,11 +106,11 @@ def initial_pictures(
 def first_picture(
     before: Array | np.ndarray | None,
     init: np.ndarray | None,
-    content: Array,
+    content: Array | np.ndarray,
     styles: Sequence[Array],
     weights: Sequence[float],
     config: StylizeConfig,
-) -> Array:
+) -> Array | np.ndarray:
     """The picture `[1, height, width, 3]` that a scale begins with.
 
     Args:
@@ -136,7 +140,7 @@ def check_picture(name: str, picture: Any) -> np.ndarray:
         raise ValueError(
             f"{name}: expected values in [0, 1]; got {array.min():.3g} to {array.max():.3g}"
         )
-    return array.astype(np.float32)
+    return array.astype(np.float32, copy=False)
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

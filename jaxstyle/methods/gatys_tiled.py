@@ -6,8 +6,8 @@ The first time, the sums of all tiles are added up, in float64; the gradient of 
 respect to them is that of the whole picture. The second time, each tile pulls it back to its
 pixels, and the gradients of overlapping tiles are added.
 
-The picture, the optimiser's state and the content's features are NumPy arrays in the host's memory;
-the device holds a tile.
+The picture, the optimiser's state and the content's features are NumPy arrays in the host's memory,
+or mapped from files where they would take too much of it; the device holds a tile.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,10 +25,18 @@ import numpy as np
 from jax import Array
 
 from jaxstyle import features as vgg
-from jaxstyle import losses
+from jaxstyle import losses, tiling
 from jaxstyle.config import StylizeConfig
 from jaxstyle.methods import gatys_updates
-from jaxstyle.methods.gatys_layout import Sizes, Tile, block_of, lay, layers_of, reach
+from jaxstyle.methods.gatys_layout import (
+    Sizes,
+    Tile,
+    block_of,
+    host_bytes,
+    lay,
+    layers_of,
+    reach,
+)
 from jaxstyle.methods.gatys_scales import Scale
 from jaxstyle.objective import (
     STYLE_LOSSES,
@@ -68,7 +77,7 @@ class Network(NamedTuple):
 
 def _jit(function: Any) -> Any:
     """Compiled for the platform that is computed on."""
-    static = {"config", "padding", "size"} & {*inspect.signature(function).parameters}
+    static = {"config", "padding"} & {*inspect.signature(function).parameters}
 
     @functools.cache
     def compiled(platform: str) -> Any:
@@ -96,6 +105,24 @@ def positions(size: Sizes, layer: str) -> int:
     return math.prod(max(length // 2 ** block_of(layer), 1) for length in size)
 
 
+class Whole(NamedTuple):
+    """What tiles have to know of the whole picture; numbers, so that one program serves any size.
+
+    Attributes:
+        positions: of the layers, `{layer: scalar}`.
+        size: height and width, `[2]`.
+    """
+
+    positions: dict[str, Array]
+    size: Array
+
+    @classmethod
+    def of(cls, size: Sizes, config: StylizeConfig) -> Whole:
+        """That of a picture of that height and width."""
+        numbers = {name: jnp.float32(positions(size, name)) for name in layers_of(config)}
+        return cls(numbers, jnp.array(size, jnp.float32))
+
+
 @_jit
 def _describe(
     params: vgg.Parameters, part: Array, bounds: Array, *, config: StylizeConfig, padding: str
@@ -121,10 +148,10 @@ def parts(
     content: Mapping[str, Array],
     centers: Mapping[str, Array],
     weights: LossWeights,
+    whole: Whole,
     *,
     config: StylizeConfig,
     padding: str,
-    size: Sizes,
 ) -> tuple[dict[str, Sums], dict[str, Array]]:
     """The sums of a tile around centres, and its share in the local terms.
 
@@ -135,9 +162,9 @@ def parts(
         content: the content's features in the tile.
         centers: of the sums, `[channels]` or a scalar.
         weights: of the terms.
+        whole: the picture that the tile is of.
         config: settings.
         padding: of the network.
-        size: height and width of the whole picture.
     """
     found = extract(params, to_pictures(part, config), config, padding)
     loss = STYLE_LOSSES[config.style_loss]
@@ -150,10 +177,10 @@ def parts(
         pair = found[name] * counts[name], content[name] * counts[name]
         share = 1.0
         if config.content_loss == "mean":
-            share = math.prod(found[name].shape[1:3]) / positions(size, name)
+            share = math.prod(found[name].shape[1:3]) / whole.positions[name]
         total += share * weight * jnp.sum(losses.content_loss(*pair, form=config.content_loss))
     pixels = _counts(part.shape, bounds, 1)
-    variation = variation_of_part(config.tv_loss, part, pixels, size)
+    variation = variation_of_part(config.tv_loss, part, pixels, whole.size)
     return sums, {"content": total, "tv": weights.tv * jnp.sum(variation)}
 
 
@@ -168,11 +195,11 @@ def _pull(
     content: Any,
     centers: Any,
     weights: LossWeights,
+    whole: Whole,
     slopes: dict[str, Sums],
     *,
     config: StylizeConfig,
     padding: str,
-    size: Sizes,
 ) -> Array:
     """The gradient of the whole loss with respect to a tile, as far as its positions count."""
 
@@ -184,9 +211,9 @@ def _pull(
             content,
             centers,
             weights,
+            whole,
             config=config,
             padding=padding,
-            size=size,
         )
         products = jax.tree.map(jnp.vdot, slopes, sums)
         return local["content"] + local["tv"] + sum(jax.tree.leaves(products))
@@ -224,6 +251,44 @@ def style_term(
 _slope = _jit(functools.wraps(style_term)(jax.value_and_grad(style_term)))
 
 
+# --- room ----------------------------------------------------------------------------------------
+
+
+class Room(NamedTuple):
+    """Where arrays of the picture's size are kept.
+
+    Attributes:
+        mapped: in files without a name, which the system writes out where memory runs short.
+    """
+
+    mapped: bool
+
+    @classmethod
+    def of(cls, size: Sizes) -> Room:
+        """Memory, if the arrays of a picture of that height and width leave half of it free."""
+        return cls(host_bytes(size) > tiling.host_memory() // 2)
+
+    def zeros(self, shape: Sequence[int]) -> np.ndarray:
+        """An array of float32."""
+        if not self.mapped:
+            return np.zeros(shape, np.float32)
+        with tempfile.TemporaryFile(prefix="jaxstyle-") as file:
+            # The map keeps the file until the array is gone.
+            return np.asarray(np.memmap(file, np.float32, "w+", shape=tuple(shape)))
+
+    def copy(self, array: Any) -> np.ndarray:
+        """A copy; arrays that are no pictures are kept in memory."""
+        array = np.asarray(array)
+        if array.ndim < 4:
+            return array.copy()
+        kept = self.zeros(array.shape)
+        kept[...] = array
+        return kept
+
+
+_MEMORY = Room(mapped=False)
+
+
 # --- targets -------------------------------------------------------------------------------------
 
 
@@ -244,6 +309,7 @@ def make_targets(
     styles: Sequence[np.ndarray],
     style_weights: Sequence[float],
     side: int,
+    room: Room = _MEMORY,
 ) -> Targets:
     """The targets of `objective.make_targets`; the content's features are NumPy arrays.
 
@@ -253,11 +319,12 @@ def make_targets(
         styles: pictures `[1, h, w, 3]`, each of its own size.
         style_weights: one a style; they sum to one.
         side: of the tiles.
+        room: for the content's features.
     """
     config = network.config
     loss = STYLE_LOSSES[config.style_loss]
     kept: dict[str, np.ndarray] = {}
-    _described(network, content, side, keep=kept)
+    _described(network, content, side, keep=kept, room=room)
     statistics: list[dict[str, Any]] = []
     means: list[dict[str, Any]] = []
     for style in styles:
@@ -285,7 +352,12 @@ def make_targets(
 
 
 def _described(
-    network: Network, picture: np.ndarray, side: int, *, keep: dict[str, np.ndarray] | None = None
+    network: Network,
+    picture: np.ndarray,
+    side: int,
+    *,
+    keep: dict[str, np.ndarray] | None = None,
+    room: Room = _MEMORY,
 ) -> tuple[dict[str, Sums], dict[str, Any]]:
     """Sums of a picture `[1, height, width, 3]`, and its features in the layers of the content."""
     size: Sizes = picture.shape[1:3]
@@ -303,18 +375,23 @@ def _described(
         if keep is None:
             continue
         for name in network.config.content_layers:
-            _keep(keep, name, np.asarray(found[name]), tile, size)
+            _keep(keep, name, np.asarray(found[name]), tile, size, room)
     return totals.value
 
 
 def _keep(
-    kept: dict[str, np.ndarray], name: str, features: np.ndarray, tile: Tile, size: Sizes
+    kept: dict[str, np.ndarray],
+    name: str,
+    features: np.ndarray,
+    tile: Tile,
+    size: Sizes,
+    room: Room,
 ) -> None:
     """Puts what counts of a tile's features where it belongs."""
     stride = 2 ** block_of(name)
     if name not in kept:
         lengths = (max(length // stride, 1) for length in size)
-        kept[name] = np.empty((1, *lengths, features.shape[-1]), np.float32)
+        kept[name] = room.zeros((1, *lengths, features.shape[-1]))
     inside, place = [], []
     for span, length, whole in zip(tile, size, kept[name].shape[1:3], strict=True):
         first, start = span.first // stride, span.start // stride
@@ -368,7 +445,7 @@ def value_and_gradient(
     config, size = network.config, variables.shape[1:3]
     loss = STYLE_LOSSES[config.style_loss]
     tiles = network.tiles(size, side)
-    numbers = {name: positions(size, name) for name in config.style_layers}
+    whole = Whole.of(size, config)
     centers = {
         name: np.asarray(target.mean[0] if loss.centered else 0, np.float64)
         for name, target in targets.style.items()
@@ -383,21 +460,22 @@ def value_and_gradient(
         part = jnp.asarray(variables[:, rows, columns])
         return network.params, part, jnp.asarray(tile.bounds(size)), content
 
-    static = {"config": config, "padding": network.padding, "size": size}
+    static = {"config": config, "padding": network.padding}
     totals = _Totals()
     for measured in _ahead(
-        _measure(*given(tile), _single(centers), weights, **static) for tile in tiles
+        _measure(*given(tile), _single(centers), weights, whole, **static) for tile in tiles
     ):
         totals.add(measured)
     sums, local = totals.value
     for name in sums:
-        centers[name], sums[name] = _recentered(sums[name], numbers[name], centers[name], loss)
-    counted = {name: jnp.float32(number) for name, number in numbers.items()}
-    style, slopes = _slope(
-        _single(sums), counted, _single(centers), targets.style, weights.style, config=config
-    )
+        number = positions(size, name)
+        centers[name], sums[name] = _recentered(sums[name], number, centers[name], loss)
+    given_sums = _single(sums), whole.positions, _single(centers)
+    style, slopes = _slope(*given_sums, targets.style, weights.style, config=config)
     into[...] = 0
-    pulled = (_pull(*given(tile), _single(centers), weights, slopes, **static) for tile in tiles)
+    pulled = (
+        _pull(*given(tile), _single(centers), weights, whole, slopes, **static) for tile in tiles
+    )
     for tile, gradient in zip(tiles, _ahead(pulled), strict=True):
         rows, columns = tile.seen
         into[:, rows, columns] += np.asarray(gradient)
@@ -435,29 +513,41 @@ def updates(run: Scale, side: int) -> Iterator[tuple[Any, Any, dict[str, Array]]
     network = Network(prepared, run.features.padding, gatys_updates.program(run.config))
     styles = [np.asarray(style) for style in run.styles]
     content = np.asarray(run.content)
-    targets = make_targets(network, content, styles, run.style_weights, side)
+    room = Room.of(content.shape[1:3])
+    targets = make_targets(network, content, styles, run.style_weights, side, room)
     weights = loss_weights(run.config, targets)
     if network.config.optimizer == "lbfgs":
         yield from _searches(network, run, targets, weights, side)
         return
-    state = _first_state(np.asarray(run.start), network.config) if run.state is None else run.state
-    state = jax.tree.map(np.array, state)
-    gradient, shown = np.empty_like(state.variables), np.empty_like(state.variables)
+    if run.state is None:
+        state = _first_state(np.asarray(run.start()), network.config, room)
+    else:
+        state = jax.tree.map(room.copy, run.state)
+    gradient, shown = room.zeros(content.shape), room.zeros(content.shape)
     while True:
         terms = value_and_gradient(network, state.variables, targets, weights, side, into=gradient)
         state = _descend(state, gradient, network.config, shown)
         yield state, shown, terms
 
 
-def _first_state(start: np.ndarray, config: StylizeConfig) -> Any:
+def _first_state(start: np.ndarray, config: StylizeConfig, room: Room) -> Any:
     """`gatys_updates.init_state` in the host's memory."""
     # Of one pixel: all others begin alike, but for the picture itself.
     small = gatys_updates.init_state(jnp.asarray(start[:, :1, :1]), config)
     state = jax.tree.map(
-        lambda leaf: np.zeros(start.shape, leaf.dtype) if leaf.ndim == 4 else np.asarray(leaf),
-        small,
+        lambda leaf: room.zeros(start.shape) if leaf.ndim == 4 else np.asarray(leaf), small
     )
-    return state._replace(variables=np.array(to_variables(jnp.asarray(start), config)))
+    for strip in _strips(start.shape):
+        state.variables[:, strip] = to_variables(jnp.asarray(start[:, strip]), config)
+    return state
+
+
+def _strips(shape: Sequence[int]) -> Iterator[slice]:
+    """Rows of a picture `[1, height, width, 3]`, a strip at a time."""
+    height, width = shape[1:3]
+    rows = max(1, _STRIP_PIXELS // width)
+    for first in range(0, height, rows):
+        yield slice(first, min(first + rows, height))
 
 
 def _descend(state: Any, gradient: np.ndarray, config: StylizeConfig, shown: np.ndarray) -> Any:
@@ -466,13 +556,10 @@ def _descend(state: Any, gradient: np.ndarray, config: StylizeConfig, shown: np.
     Returns:
         The state, whose scalars are new.
     """
-    height, width = gradient.shape[1:3]
-    rows = max(1, _STRIP_PIXELS // width)
     leaves, tree = jax.tree.flatten(state)
     large = [np.shape(leaf) == gradient.shape for leaf in leaves]
     fresh = leaves
-    for first in range(0, height, rows):
-        strip = slice(first, min(first + rows, height))
+    for strip in _strips(gradient.shape):
         given = [leaf[:, strip] if cut else leaf for leaf, cut in zip(leaves, large, strict=True)]
         made, picture = _descended(tree.unflatten(given), gradient[:, strip], config=config)
         fresh = jax.tree.leaves(made)
@@ -512,7 +599,7 @@ def _searches(
         return (value, terms), gradient
 
     loss_fn.defvjp(forward, lambda gradient, cotangents: (cotangents[0] * gradient,))
-    state = gatys_updates.init_state(run.start, config) if run.state is None else run.state
+    state = gatys_updates.init_state(run.start(), config) if run.state is None else run.state
     state = jax.tree.map(jnp.asarray, state)
     while True:
         with jax.disable_jit():

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -51,9 +52,9 @@ def make_optimizer(
     return optax.with_extra_args_support(optax.adam(rate, b1=config.adam_b1, b2=config.adam_b2))
 
 
-def init_state(pictures: Array, config: StylizeConfig) -> State:
+def init_state(pictures: Array | np.ndarray, config: StylizeConfig) -> State:
     """The state before the first update."""
-    variables = to_variables(pictures, config)
+    variables = to_variables(jnp.asarray(pictures), config)
     average = jnp.zeros_like(variables) if config.averaging > 0 else jnp.zeros(())
     state = State(variables, make_optimizer(config).init(variables), average, jnp.zeros(()))
     # Copied, because the state is donated: it must share no buffer with the pictures, nor, as the
