@@ -369,6 +369,13 @@ def test_pictures_are_cut_to_squares(tmp_path):
         pictures.read(str(tmp_path / "none"), 32)
 
 
+def test_pictures_of_one_stem_are_refused(tmp_path):
+    for name in ("a.jpg", "a.png", "b.png"):
+        images.save(tmp_path / name, np.ones((8, 8, 3), np.float32))
+    with pytest.raises(UserError, match=r"a\.png and a\.jpg would be one row"):
+        pictures.read(str(tmp_path), 8)
+
+
 def test_segments_are_told_by_their_colours(tmp_path):
     pixels = np.zeros((8, 12, 3), np.float32)
     pixels[:, 2:6] = (1, 0, 0)

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from tiny import write_pictures
 
 from jaxstyle import images, models, weights
 from jaxstyle.errors import UserError
-from jaxstyle.evaluation import machine, painters, speed, speed_tables, throughput
+from jaxstyle.evaluation import machine, painters, speed, speed_tables, speeds, throughput
 from jaxstyle.evaluation.cells import NOTHING, Cell
 from jaxstyle.evaluation.config import MethodConfig
 from jaxstyle.methods import residual
@@ -117,6 +118,41 @@ def test_measures_updates_in_several_styles(files):
     # The second style finds compiled what the first one compiled.
     assert second["first_s"] < first["first_s"] / 2
     assert "batch_seconds" not in first
+
+
+def test_measures_from_the_users_cache(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXSTYLE_CACHE_DIR", str(tmp_path))
+    (record,) = speed.measure("ours", residual_method(files), [32], **options(files, cold=False))
+    assert record["error"] == ""
+    assert len(record["seconds"]) == 2
+    assert "first_s" not in record
+    assert any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_methods_are_measured_at_once_and_stay_in_order(monkeypatch, at_once):
+    names, begun = ["one", "two", "three"], []
+    both = threading.Barrier(at_once)
+
+    def timed(context, name):
+        begun.append(name)
+        if len(begun) <= at_once:
+            both.wait(10)  # as many as asked for are here at the same time
+        return [{"method": name}], []
+
+    monkeypatch.setattr(speeds, "_timed", timed)
+    for table in ("speed_table", "cost_table"):
+        monkeypatch.setattr(speeds.speed_tables, table, lambda records: records)
+    methods = {name: MethodConfig(kind="residual") for name in names}
+    config = types.SimpleNamespace(methods=methods, speed_at_once=at_once, throughput=0)
+    studio = types.SimpleNamespace(config=config)
+    context = types.SimpleNamespace(
+        studio=studio, painters=dict.fromkeys(names), stopping=lambda: False
+    )
+    found = speeds.section(context)
+    for table in found.tables:
+        assert [record["method"] for record in table] == names
+    assert sorted(begun) == sorted(names)
 
 
 def test_reports_what_fails(files):
