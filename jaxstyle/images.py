@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import logging
@@ -20,15 +21,16 @@ import secrets
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile, ImageFont, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from jaxstyle import encoders, strips
 from jaxstyle.config import MAX_PIXELS
 from jaxstyle.errors import UserError
 
@@ -80,7 +82,9 @@ class Picture(NamedTuple):
 # ---------------------------------------------------------------------------------------- reading
 
 
-def load(path: PathLike, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
+def load(
+    path: PathLike, *, max_pixels: int | None = MAX_PIXELS, longer_side: int | None = None
+) -> Picture:
     """Reads a picture file.
 
     The content decides the format, not the suffix. The rotation in EXIF is applied; colours are
@@ -93,19 +97,33 @@ def load(path: PathLike, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
     Alpha is not multiplied in. What nobody sees (alpha 0) gets the mean colour of what is seen,
     weighted by alpha, so that hidden colours do not leak into a style.
 
+    With `longer_side`, a picture that is larger comes at that size, as `resize` makes it of the
+    whole, but with less memory: there is never a copy of the whole in floating point, and of most
+    TIFFs (see `strips.TiffRows`) never a copy of any kind.
+
     Args:
         path: the file.
         max_pixels: the largest size that is decoded, height times width; None for no limit. It is
-            compared with the size in the file's header, before anything is decoded.
+            compared with the size in the file's header, before anything is decoded. For a TIFF
+            that is shrunk while it is read, what it is shrunk to counts instead.
+        longer_side: the length of the longer side of what is returned, at most; None for the size
+            of the file. Nothing is enlarged.
 
     Returns:
         The pixels and the alpha.
 
     Raises:
+        ValueError: `longer_side` is below 1.
         UserError: there is no such file, it is no picture, is broken, truncated, empty or too big.
     """
-    with _opened(path, max_pixels) as image:
-        return _picture(image, _name(path))
+    name = _name(path)
+    if longer_side is None:
+        with _opened(path, max_pixels) as image:
+            return _picture(image, name)
+    if longer_side < 1:
+        raise ValueError(f"longer_side: expected at least 1, got {longer_side}")
+    with _opened(path, None) as image:  # what the limit stands for is known then
+        return _shrunk_picture(image, name, longer_side, max_pixels)
 
 
 def decode(
@@ -154,6 +172,92 @@ def _picture(image: Image.Image, name: str | None) -> Picture:
         _fill_hidden(pixels, alpha)
         alpha = None if alpha.min() == 1 else _oriented(alpha, orientation)
     return Picture(_oriented(pixels, orientation), alpha)
+
+
+def _shrunk_picture(
+    image: Image.Image, name: str, longer_side: int, max_pixels: int | None
+) -> Picture:
+    """What an opened picture shows, with a longer side of at most a given length."""
+    width, height = image.size
+    if longer_side >= max(width, height):
+        _check_size(image, max_pixels, name)
+        return _picture(image, name)
+    rows = _tiff_rows(image, name, longer_side, max_pixels)
+    if rows is None:
+        _check_size(image, max_pixels, name)
+        if width * height <= strips.LARGE_PIXELS:
+            pixels, alpha = _picture(image, name)
+            height, width = pixels.shape[:2]  # which may be turned
+            new_size = fitted_size(height, width, longer_side)
+            pixels = resize(pixels, new_size)
+            return Picture(pixels, None if alpha is None else resize(alpha, new_size))
+        image.load()
+    size = (image.height, image.width) if rows is None else (rows.height, rows.width)
+    pixels, alpha = strips.shrink(
+        functools.partial(_band_colors, image, rows, [name]),
+        size,
+        fitted_size(*size, longer_side),
+        resample=_resampled,
+        has_alpha=image.has_transparency_data,
+    )
+    orientation = _orientation(image)
+    alpha = None if alpha is None else _oriented(alpha, orientation)
+    return Picture(_oriented(pixels, orientation), alpha)
+
+
+def _tiff_rows(
+    image: Image.Image, name: str, longer_side: int, max_pixels: int | None
+) -> strips.TiffRows | None:
+    """Opens a large TIFF for reading in strips; None for what is to be decoded as a whole."""
+    width, height = image.size
+    over = max_pixels is not None and width * height > max_pixels
+    if image.format != "TIFF" or not (over or width * height > strips.LARGE_PIXELS):
+        return None
+    try:
+        rows = strips.TiffRows(cast(IO[bytes], cast(ImageFile.ImageFile, image).fp))
+    except strips.NotInStripsError as error:
+        if not over:
+            return None
+        raise UserError(
+            f"{name}: {width} x {height} pixels cannot be read in strips ({error}): convert it to "
+            f"a tiled TIFF, or raise the limit with --max-pixels {width * height}"
+        ) from error
+    new_height, new_width = fitted_size(height, width, longer_side)
+    if max_pixels is not None and new_height * new_width > max_pixels:
+        raise UserError(
+            f"{name}: the picture has {new_width} x {new_height} pixels even when it is shrunk, "
+            f"over the limit of {max_pixels}; ask for a smaller size, or raise the limit with "
+            f"--max-pixels {new_height * new_width}"
+        )
+    return rows
+
+
+def _band_colors(
+    image: Image.Image, rows: strips.TiffRows | None, names: list[str]
+) -> Iterator[strips.Part]:
+    """The colours and the alpha of a picture in bands: of a TIFF's rows, or else of the decoded.
+
+    The name for warnings is taken out of the list: once is enough.
+    """
+    for band in _decoded_bands(image) if rows is None else _tiff_bands(image, rows):
+        setattr(band, "tag_v2", getattr(image, "tag_v2", {}))  # noqa: B010 (for `_grey_values`)
+        opaque, alpha = _split_alpha(band)
+        name = names.pop() if names else None
+        yield _colors(opaque, image.info.get("icc_profile"), name), alpha
+
+
+def _decoded_bands(image: Image.Image) -> Iterator[Image.Image]:
+    for rows in strips.band_slices(image.height, image.width):
+        yield image.crop((0, rows.start, image.width, rows.stop))
+
+
+def _tiff_bands(image: Image.Image, rows: strips.TiffRows) -> Iterator[Image.Image]:
+    """Has Pillow unpack the samples as it would have done for the whole picture."""
+    arguments: Any = cast(ImageFile.ImageFile, image).tile[0][3]
+    layout = re.sub(";16[BL]?$", ";16N", arguments[0])  # 16 bits come in our byte order
+    for samples in rows.bands():
+        size = samples.shape[1], samples.shape[0]
+        yield Image.frombytes(image.mode, size, samples.tobytes(), "raw", layout)
 
 
 def list_images(folder: PathLike) -> list[Path]:
@@ -511,27 +615,68 @@ def save(
         ValueError: the arrays have the wrong shape or type or are not finite; or the quality.
         UserError: the file cannot be written (see `check_output_path`), or the disk is full.
     """
-    values = _checked(pixels, "pixels", channels=3)
+    values = _shaped(pixels, "pixels", channels=3)
     if not 1 <= quality <= 100:
         raise ValueError(f"quality: expected 1 to 100, got {quality}")
-    path = check_output_path(path, size=values.shape[:2])
+    height, width = values.shape[:2]
+    path = check_output_path(path, size=(height, width))
     kind = OUTPUT_FORMATS[path.suffix.lower()]
-    if alpha is not None:
-        opacity = _checked(alpha, "alpha", channels=None)
-        if opacity.shape != values.shape[:2]:
-            raise ValueError(f"alpha: expected shape {values.shape[:2]}, got {opacity.shape}")
-        if kind == "JPEG":
-            opacity = np.clip(opacity, 0, 1)[..., None]
-            values = np.clip(values, 0, 1) * opacity + (1 - opacity)
-        else:
-            values = np.concatenate([values, opacity[..., None]], axis=-1)
+    opacity = None if alpha is None else _shaped(alpha, "alpha", channels=None)
+    if opacity is not None and opacity.shape != (height, width):
+        raise ValueError(f"alpha: expected shape {(height, width)}, got {opacity.shape}")
+    block = functools.partial(_written_pixels, values, opacity, kind)
+    text = _metadata_text(metadata, path)
+    if height * width > strips.LARGE_PIXELS:
+        shape = (height, width, 3 if opacity is None or kind == "JPEG" else 4)
+        _replace_file(path, lambda file: _write_large(file, kind, shape, block, quality, text))
+        return
     encoded = io.BytesIO()
-    image = Image.fromarray(_eight_bits(values))
-    image.save(encoded, format=kind, **_save_options(kind, quality, metadata, path))
-    _replace_file(path, encoded.getbuffer())
+    image = Image.fromarray(block(slice(0, height), slice(0, width)))
+    image.save(encoded, format=kind, **_save_options(kind, quality, text))
+    _replace_file(path, lambda file: file.write(encoded.getbuffer()))
 
 
-def _checked(array: ArrayLike, what: str, *, channels: int | None) -> NDArray[Any]:
+def _write_large(
+    file: IO[bytes],
+    kind: str,
+    shape: tuple[int, int, int],
+    block: encoders.Block,
+    quality: int,
+    text: str,
+) -> None:
+    """Encodes a picture whose pixels come by the block, as `save` does small ones in one go."""
+    if kind == "PNG":
+        encoders.write_png(file, shape, block, description=text)
+    elif kind == "TIFF":
+        encoders.write_tiff(file, shape, block, description=text)
+    else:  # Pillow's encoders take whole pictures only, but of 8 bits
+        height, width, channels = shape
+        image = Image.new("RGB" if channels == 3 else "RGBA", (width, height))
+        for rows in strips.band_slices(height, width):
+            image.paste(Image.fromarray(block(rows, slice(0, width))), (0, rows.start))
+        image.save(file, format=kind, **_save_options(kind, quality, text))
+
+
+def _written_pixels(
+    values: NDArray[Any], opacity: NDArray[Any] | None, kind: str, rows: slice, columns: slice
+) -> NDArray[np.uint8]:
+    """Some rows and columns of a picture as a format stores them, its alpha among them."""
+    pixels = _finite(values[rows, columns], "pixels")
+    if opacity is not None:
+        alpha = _finite(opacity[rows, columns], "alpha")[..., None]
+        if kind == "JPEG":
+            alpha = np.clip(alpha, 0, 1)
+            pixels = np.clip(pixels, 0, 1) * alpha + (1 - alpha)
+        else:
+            pixels = np.concatenate([pixels, alpha], axis=-1)
+    return _eight_bits(pixels)
+
+
+def _checked(array: ArrayLike, what: str, *, channels: int | None) -> FloatArray:
+    return _finite(_shaped(array, what, channels=channels), what)
+
+
+def _shaped(array: ArrayLike, what: str, *, channels: int | None) -> NDArray[Any]:
     values = np.asarray(array)
     expected = "[height, width]" if channels is None else f"[height, width, {channels}]"
     shape = values.shape
@@ -541,6 +686,10 @@ def _checked(array: ArrayLike, what: str, *, channels: int | None) -> NDArray[An
         raise ValueError(f"{what}: expected at least one pixel, got shape {shape}")
     if values.dtype.kind in "biuc":
         raise ValueError(f"{what}: expected floating point in [0, 1], got {values.dtype}")
+    return values
+
+
+def _finite(values: NDArray[Any], what: str) -> FloatArray:
     values = values.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
         raise ValueError(f"{what}: expected finite values, got NaN or infinity")
@@ -554,23 +703,26 @@ def _eight_bits(values: FloatArray) -> NDArray[np.uint8]:
     return values.astype(np.uint8)  # cuts off what is behind the point
 
 
-def _save_options(
-    kind: str, quality: int, metadata: Mapping[str, str] | None, path: Path
-) -> dict[str, Any]:
-    """What Pillow's `save` is told for a format, the metadata among it."""
+def _metadata_text(metadata: Mapping[str, str] | None, path: Path) -> str:
+    """What is written into a file as its description; "" for nothing."""
+    text = json.dumps(dict(metadata)) if metadata else ""  # plain ASCII: any key, any value
+    if len(text) <= _MAX_METADATA_BYTES:
+        return text
+    _log.warning(
+        "%s: metadata of %d bytes is left out; at most %d fit",
+        *(_name(path), len(text), _MAX_METADATA_BYTES),
+    )
+    return ""
+
+
+def _save_options(kind: str, quality: int, text: str) -> dict[str, Any]:
+    """What Pillow's `save` is told for a format, the description among it."""
     options: dict[str, Any] = {
         "PNG": {},
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
         "TIFF": {"compression": "tiff_adobe_deflate"},
     }[kind]
-    text = json.dumps(dict(metadata)) if metadata else ""  # plain ASCII: any key, any value
-    if len(text) > _MAX_METADATA_BYTES:
-        _log.warning(
-            "%s: metadata of %d bytes is left out; at most %d fit",
-            *(_name(path), len(text), _MAX_METADATA_BYTES),
-        )
-        text = ""
     if kind == "PNG":
         chunks = PngInfo()
         chunks.add(b"sRGB", b"\1")  # relative colorimetric
@@ -584,14 +736,14 @@ def _save_options(
     return options
 
 
-def _replace_file(path: Path, content: memoryview) -> None:
-    """Puts a file in its place at once; on any failure, Ctrl-C too, the old one is left."""
+def _replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Puts a new file in its place at once; on any failure, Ctrl-C too, the old one is left."""
     target = path.resolve()
     # Hidden, so that `list_images` never takes it for a picture; short, so that the name fits.
     temporary = target.with_name(f".jaxstyle-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
+        with temporary.open("x+b") as file:
+            write(file)
         if target.exists():
             # Some file systems know no modes: the picture matters more.
             with contextlib.suppress(PermissionError):
@@ -660,16 +812,22 @@ def resize(pixels: ArrayLike, size: tuple[int, int]) -> FloatArray:
     values = np.clip(values.astype(np.float32, copy=False), 0, 1)
     if values.shape[:2] == (height, width):
         return values
+    result = _resampled(np.atleast_3d(values), size)
+    return np.clip(result if values.ndim == 3 else result[..., 0], 0, 1)
+
+
+def _resampled(values: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """As `resize`, of [height, width, channels], without its clipping."""
+    height, width = size
     resized = [
         np.asarray(
             Image.fromarray(np.ascontiguousarray(channel)).resize(
                 (width, height), Image.Resampling.LANCZOS
             )
         )
-        for channel in np.moveaxis(np.atleast_3d(values), -1, 0)
+        for channel in np.moveaxis(values, -1, 0)
     ]
-    result = np.stack(resized, axis=-1) if values.ndim == 3 else resized[0]
-    return np.clip(result, 0, 1)
+    return np.stack(resized, axis=-1)
 
 
 def crop(pixels: NDArray[np.uint8], box: Sequence[float], size: int) -> NDArray[np.uint8]:

@@ -110,9 +110,10 @@ def test_all_filters_are_used_and_shrink_the_file():
 
 def test_tiffs_over_four_gigabytes_are_bigtiffs(tmp_path, small_bands, monkeypatch):
     path = tmp_path / "x.tif"
-    images.save(path, smooth(), metadata=METADATA)
+    images.save(path, smooth())
     with tifffile.TiffFile(path) as tiff:
         assert not tiff.is_bigtiff
+        assert {270, 305}.isdisjoint(tiff.pages[0].tags)  # no description, no software
     monkeypatch.setattr(encoders, "_MAX_CLASSIC_BYTES", 256 * 256 * 3 - 1)
     images.save(path, smooth(), alpha=ALPHA / np.float32(255), metadata=METADATA)
     with tifffile.TiffFile(path) as tiff:
