@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _PREVIEW_SECONDS = 2.0
 _STATE_SECONDS = 60.0
+_LARGE_SIDE = 4096  # smaller pictures are resized once, from what the file has
 _PRESET = "default"
 
 
@@ -118,15 +119,32 @@ def _load(arguments: argparse.Namespace) -> Job:
         if not Path(start).exists():
             near = did_you_mean(start, INITS)
             raise UserError(f"--init: neither {', '.join(INITS)} nor a file: {start!r}{near}")
-        init = images.load(start, max_pixels=arguments.max_pixels).pixels
         del given["init"]
-    styles = [images.load(path, max_pixels=arguments.max_pixels).pixels for path in styles]
     features = weights.load(arguments.features or _own_features(arguments.preset or _PRESET))
     if arguments.padding not in (None, "auto"):
         features = features._replace(padding=arguments.padding)
     chosen = preset(arguments.preset or _PRESET, scale=features.scale, heads=features.heads)
     config = options.overridden(chosen, given)
-    return Job(config, features, styles, init, arguments)
+    if start is not None and start not in INITS:
+        init = load_large(start, config.size, arguments).pixels
+    seen = round(config.size * config.style_scale)
+    pictures = [load_large(path, seen, arguments).pixels for path in styles]
+    return Job(config, features, pictures, init, arguments)
+
+
+def load_large(path: images.PathLike, size: int, arguments: argparse.Namespace) -> images.Picture:
+    """A picture that is wanted at a size, in strips if it is much larger than that.
+
+    Args:
+        path: of the file.
+        size: longer side, in pixels; what is larger than _LARGE_SIDE, too, is shrunk to it.
+        arguments: as parsed by the command line.
+
+    Raises:
+        UserError: it cannot be read, or is too large for what `--max-pixels` says.
+    """
+    side = max(size, _LARGE_SIDE)
+    return images.load(path, max_pixels=arguments.max_pixels, longer_side=side)
 
 
 def _own_features(name: str) -> str:
@@ -181,7 +199,7 @@ class Painter:
 
         begun = time.monotonic()
         arguments = self.job.arguments
-        content = images.load(task.content, max_pixels=arguments.max_pixels)
+        content = load_large(task.content, self.job.config.size, arguments)
         height, width = content.pixels.shape[:2]
         sizes = gatys_scales.scale_sizes(height, width, self.job.config)
         images.check_output_path(task.output, size=sizes[-1])

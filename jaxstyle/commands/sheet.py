@@ -132,7 +132,7 @@ def _plan(session: Session) -> _Plan:
     first = sheet_cells.first_values(arguments)
     _, painter = optimise.start(session._replace(arguments=first))
     job = painter.job
-    content = images.load(arguments.content, max_pixels=arguments.max_pixels)
+    content = optimise.load_large(arguments.content, job.config.size, arguments)
     cells = sheet_cells.make_cells(arguments, dimensions, job.config)
     sheet_cells.check_differences(dimensions, cells, has_start=job.init is not None)
     height, width = content.pixels.shape[:2]
