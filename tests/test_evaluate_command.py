@@ -68,7 +68,8 @@ def files(tmp_path_factory):
     models.save(folder / "two.safetensors", residual_model(STYLES))
     models.save(folder / "one_leaf.safetensors", residual_model(("0",), seed=1))
     weights.save(folder / "net.safetensors", random_weights())
-    lines = [{"step": 10, "loss": 4.0}, {"step": 20, "loss": 3.0, "held_out/accuracy": 0.5}]
+    held_out = {"held_out/accuracy": 0.5, "held_out/loss": 2.5}
+    lines = [{"step": 10, "loss": 4.0}, {"step": 20, "loss": 3.0, **held_out}]
     lines += [{"step": 30, "loss": None}, {"step": 40, "loss": 1.0}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "run" / "metrics.jsonl").write_text(text + '{"step": 50, "lo')
@@ -274,7 +275,7 @@ def test_training_photographs_have_one_style_each(whole):
 def test_losses_are_relative_to_the_first(whole):
     folder, _ = whole
     row = values(folder, "convergence")["tiny"]
-    assert row == {"steps": 40, "loss": 0.25, "accuracy": 0.5}
+    assert row == {"steps": 40, "loss": 0.25, "held_out": 2.5, "accuracy": 0.5}
 
 
 # --- going on ------------------------------------------------------------------------------------

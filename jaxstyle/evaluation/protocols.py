@@ -373,6 +373,9 @@ def convergence(runs: Mapping[str, str], folder: Path) -> Section:
         relative = [value / values[0] for value in values]
         losses[name] = (steps, relative)
         cells = {"steps": Cell(float(steps[-1])), "loss": Cell(relative[-1])}
+        held_out = _series(lines, "held_out/loss")[1]
+        if held_out:
+            cells["held_out"] = Cell(held_out[-1])
         seen = _series(lines, "held_out/accuracy")
         if seen[0]:
             accuracies[name] = seen
@@ -390,6 +393,7 @@ def convergence(runs: Mapping[str, str], folder: Path) -> Section:
     columns = (
         Column("steps", "steps", digits=0),
         Column("loss", "last loss / first loss", better="low"),
+        Column("held_out", "loss on held-out photographs"),
         Column("accuracy", "accuracy", better="high"),
     )
     table = Table("convergence", "Where training ended", columns, rows, ())
@@ -397,7 +401,9 @@ def convergence(runs: Mapping[str, str], folder: Path) -> Section:
 
 
 _CONVERGENCE = """\
-Losses of different weights and networks have no common unit: each is divided by its first value."""
+Losses of different weights and networks have no common unit: each is divided by its first value, \
+which is large where the learning rate threw a run off at its start. The loss on held-out \
+photographs is shown as it is; compare it between runs that differ in nothing else than training."""
 
 
 def _series(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
