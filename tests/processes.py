@@ -21,3 +21,18 @@ def python(code, *arguments, **options):
         check=False,
         **options,
     )
+
+
+def memory_of(work):
+    """By how many MB the peak memory of a process grows with some lines of code."""
+    code = (
+        "import resource\n"
+        "import numpy as np\n"
+        "from jaxstyle import images\n"
+        "def peak():\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MB\n"
+        f"before = peak()\n{work}\nprint(peak() - before)\n"
+    )
+    process = python(code)
+    assert process.returncode == 0, process.stderr
+    return int(process.stdout)

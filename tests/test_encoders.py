@@ -1,6 +1,5 @@
 import errno
 import io
-import subprocess
 import sys
 import zlib
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from processes import memory_of
 
 from jaxstyle import encoders, images, strips
 from jaxstyle.errors import UserError
@@ -193,29 +193,12 @@ def test_small_files_are_what_pillow_writes(tmp_path):
 
 # ------------------------------------------------------------------------------------------- memory
 
-MEASURE = """
-import resource, sys
-import numpy as np
-from jaxstyle import images
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MB
-before = peak()
-{work}
-print(peak() - before)
-"""
-
-
-def measured(work: str) -> int:
-    """By how many MB the peak memory of a process grows."""
-    script = [sys.executable, "-c", MEASURE.format(work=work)]
-    return int(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
-
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what the peak counts differs")
 def test_memory_of_writing(tmp_path):
     # 24 million pixels: 288 MB in floating point if they were not all one row; 72 MB of 8 bits.
     array = "np.broadcast_to(np.linspace(0, 1, 18_000, dtype=np.float32).reshape(6000, 3), "
     work = f"images.save({str(tmp_path / 'x')!r} + '.%s', {array} (4000, 6000, 3)))"
-    assert measured(work % "tif") < 60
-    assert measured(work % "png") < 85
-    assert measured(work % "jpg") < 96 + 60  # Pillow has 4 bytes a pixel
+    assert memory_of(work % "tif") < 60
+    assert memory_of(work % "png") < 85
+    assert memory_of(work % "jpg") < 96 + 60  # Pillow has 4 bytes a pixel

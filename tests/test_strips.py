@@ -1,6 +1,5 @@
 import importlib.util
 import logging
-import subprocess
 import sys
 import tracemalloc
 import zlib
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
+from processes import memory_of
 
 from jaxstyle import images, strips
 from jaxstyle.errors import UserError
@@ -403,23 +403,6 @@ def test_nothing_is_enlarged_and_small_pictures_go_the_old_way(tmp_path, monkeyp
 
 # ------------------------------------------------------------------------------------------- memory
 
-MEASURE = """
-import resource, sys
-import numpy as np
-from jaxstyle import images
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # MB
-before = peak()
-{work}
-print(peak() - before)
-"""
-
-
-def measured(work: str) -> int:
-    """By how many MB the peak memory of a process grows."""
-    script = [sys.executable, "-c", MEASURE.format(work=work)]
-    return int(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
-
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what the peak counts differs")
 def test_memory_of_reading(tmp_path):
@@ -428,8 +411,8 @@ def test_memory_of_reading(tmp_path):
     shape = {"shape": (6000, 6000, 3), "dtype": np.uint8, "photometric": "rgb", "bigtiff": True}
     write_tiff(path, (tile for _ in range(24**2)), tile=(256, 256), compression="zlib", **shape)
     load = f"assert images.load({str(path)!r}, longer_side=1000).pixels.shape == (1000, 1000, 3)"
-    assert measured(load.replace("1000)", "1000, max_pixels=2**20)", 1)) < 12 + 85
+    assert memory_of(load.replace("1000)", "1000, max_pixels=2**20)", 1)) < 12 + 85
     # In one piece, and sparse: the file system has not a block of it.
     with path.open("wb") as file:
         write_tiff(file, None, **shape)
-    assert measured(load) < 12 + 85
+    assert memory_of(load) < 12 + 85
