@@ -345,18 +345,7 @@ def _add_train_options(parser: _Parser) -> None:
         "--tensorboard", action="store_true", help="write the metrics for TensorBoard, too"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    processes = parser.add_argument_group(
-        "several processes (all three; none of them where a TPU pod or Slurm says it)"
-    )
-    processes.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="where the first process listens"
-    )
-    processes.add_argument(
-        "--num-processes", type=options.whole_number(1), metavar="N", help="how many there are"
-    )
-    processes.add_argument(
-        "--process-id", type=options.whole_number(0), metavar="I", help="which one this is, from 0"
-    )
+    options.add_process_options(parser)
 
 
 def _add_styles_options(parser: _Parser) -> None:

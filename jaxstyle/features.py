@@ -17,7 +17,7 @@ its output, so that the same name means the same features in narrow and full net
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -96,6 +96,7 @@ def vgg(
     *,
     padding: str = "zero",
     pooling: str = "max",
+    conv_fn: Callable[..., Array] = convolution.conv2d,
 ) -> dict[str, Array]:
     """Activations of a VGG network; only what is asked for is computed.
 
@@ -105,6 +106,7 @@ def vgg(
         layers: names, such as `relu4_2`.
         padding: of the 3x3 convolutions: "zero" (the paper), "reflect" or "replicate".
         pooling: "max" (the paper) or "avg" (Gatys et al. 2016, section 2: smoother gradients).
+        conv_fn: what convolves, called as `convolution.conv2d` is.
 
     Returns:
         `{layer: [batch, h, w, channels]}` in the order of the network. Pooling drops an odd last
@@ -118,11 +120,15 @@ def vgg(
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}; got {pooling!r}")
     if images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"expected images [batch, height, width, 3]; got {images.shape}")
+
+    def conv(name: str, x: Array, padding: str) -> Array:
+        return conv_fn(x, params[f"{name}/kernel"], bias=params[f"{name}/bias"], padding=padding)
+
     wanted = set(layers)
     found: dict[str, Array] = {}
     x = images
     if "preprocess/kernel" in params:
-        x = _conv(params, "preprocess", x, "zero")
+        x = conv("preprocess", x, "zero")
     for block, convolutions in _blocks(params):
         if block > 1:
             x = pool(x, pooling)
@@ -131,11 +137,11 @@ def vgg(
             if len(found) == len(wanted):
                 return found
             name = f"{block}_{index}"
-            x = _conv(params, f"conv{name}", x, padding)
+            x = conv(f"conv{name}", x, padding)
             _keep(found, wanted, f"conv{name}", x)
             x = nn.relu(x)
             if f"relu{name}" in wanted and f"conv{name}_to_vgg/kernel" in params:
-                found[f"relu{name}"] = nn.relu(_conv(params, f"conv{name}_to_vgg", x, "zero"))
+                found[f"relu{name}"] = nn.relu(conv(f"conv{name}_to_vgg", x, "zero"))
             else:
                 _keep(found, wanted, f"relu{name}", x)
     return found
@@ -169,9 +175,3 @@ def _blocks(params: Parameters) -> list[tuple[int, list[int]]]:
 def _keep(found: dict[str, Array], wanted: set[str], name: str, value: Array) -> None:
     if name in wanted:
         found[name] = value
-
-
-def _conv(params: Parameters, name: str, images: Array, padding: str) -> Array:
-    return convolution.conv2d(
-        images, params[f"{name}/kernel"], bias=params[f"{name}/bias"], padding=padding
-    )

@@ -213,11 +213,11 @@ class Targets(NamedTuple):
 
 
 def extract(
-    params: vgg.Parameters, pictures: Array, config: StylizeConfig, padding: str
+    params: vgg.Parameters, pictures: Array, config: StylizeConfig, padding: str, **options: Any
 ) -> dict[str, Array]:
-    """The features that the objective needs, `{layer: [batch, h, w, c]}`."""
+    """The features that the objective needs, `{layer: [batch, h, w, c]}`; options are `vgg`'s."""
     layers = {*config.content_layers, *config.style_layers}
-    return vgg.vgg(params, pictures, layers, padding=padding, pooling=config.pooling)
+    return vgg.vgg(params, pictures, layers, padding=padding, pooling=config.pooling, **options)
 
 
 def make_targets(

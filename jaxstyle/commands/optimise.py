@@ -6,14 +6,16 @@ import argparse
 import dataclasses
 import json
 import math
+import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxstyle import images, runtime, weights
-from jaxstyle.commands import options, paths
+from jaxstyle.commands import options, paths, train
 from jaxstyle.commands.making import Session, memory_named, write_picture
 from jaxstyle.commands.progress import Moment, duration
 from jaxstyle.commands.resumption import Resumption, fingerprint
@@ -66,15 +68,42 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
             "no trained features at hand: random ones stand in; for far better pictures run "
             "`jaxstyle weights fetch vgg19` once, or pass --features FILE"
         )
-    runtime.prepare(device=arguments.device, warn=progress.note)
+    devices = _start_devices(session)
     import jax
 
     _check_layers(job)
-    session.stack.enter_context(jax.default_device(runtime.find_device(arguments.device)))
     trace = None
-    if arguments.trace is not None:
+    if arguments.trace is not None and jax.process_index() == 0:
         trace = session.stack.enter_context(Trace(arguments.trace))
-    return tasks, Painter(job, session, trace)
+    return tasks, Painter(job, session, trace, devices)
+
+
+def _start_devices(session: Session) -> Sequence[Any] | None:
+    """Sets up JAX; the devices that share each picture, or None for one that has it."""
+    arguments, progress = session.arguments, session.progress
+    if not getattr(arguments, "shard", None):
+        for name in ("coordinator", "num_processes", "process_id"):
+            if getattr(arguments, name, None) is not None:
+                raise UserError(f"{options.option_name(name)} goes with --shard")
+        runtime.prepare(device=arguments.device, warn=progress.note)
+        import jax
+
+        session.stack.enter_context(jax.default_device(runtime.find_device(arguments.device)))
+        return None
+    if arguments.device not in (None, "cpu", "gpu", "tpu"):
+        raise UserError(
+            "--shard is for all devices of a kind: expected --device cpu, gpu or tpu; got "
+            f"{arguments.device!r}"
+        )
+    train.start_jax(arguments, progress)
+    import jax
+
+    if arguments.state is not None and jax.process_count() > 1:
+        raise UserError("--state is for one process: leave it out, or --coordinator")
+    session.stack.enter_context(jax.default_device(jax.local_devices()[0]))
+    devices = jax.devices()
+    progress.note(f"rows are spread over {len(devices)} devices of {jax.process_count()} processes")
+    return devices
 
 
 # Before anything is computed
@@ -173,8 +202,19 @@ class Painter:
         job: what all of them share.
     """
 
-    def __init__(self, job: Job, session: Session, trace: Trace | None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        session: Session,
+        trace: Trace | None,
+        devices: Sequence[Any] | None = None,
+    ) -> None:
+        import jax
+
         self.job = job
+        self._devices = devices
+        # One process speaks and writes for all.
+        self._speaks = jax.process_index() == 0
         self._session = session
         self._progress = session.progress
         self._stop = session.stop
@@ -218,6 +258,8 @@ class Painter:
         finished = (last.scale, last.step) == (last.scales, last.steps)
         pixels = np.asarray(last.image)
         made_by = _made_by(self.job, task.content, None if finished else last)
+        if not self._speaks:
+            return finished
         write_picture(self._session, task.output, pixels, content.alpha, made_by)
         if finished and resumption is not None:
             resumption.finish()
@@ -233,16 +275,18 @@ class Painter:
 
     def _say_tiles(self, size: tuple[int, int]) -> None:
         """Says how a large picture is computed."""
-        side = self._cutting.of(self.job.features.params, self.job.config, size)
+        side = self._cutting().of(self.job.features.params, self.job.config, size)
         if side is not None:
             self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
 
-    @property
     def _cutting(self) -> gatys_layout.Cutting:
-        from jaxstyle.methods import gatys_layout
+        from jaxstyle import rows
+        from jaxstyle.methods import gatys_layout, gatys_sharded
 
-        arguments = self.job.arguments
-        return gatys_layout.Cutting(options.tile_of(arguments), arguments.memory)
+        tile, memory = options.tile_of(self.job.arguments), self.job.arguments.memory
+        if self._devices is not None and tile == "auto":
+            memory = gatys_sharded.pooled_memory(rows.make_mesh(self._devices), memory)
+        return gatys_layout.Cutting(tile, memory)
 
     def _resumption(self, task: paths.Task, content: np.ndarray) -> Resumption | None:
         """Where the state is kept, if the user wants that."""
@@ -277,9 +321,10 @@ class Painter:
                 config=job.config,
                 style_weights=job.arguments.style_weights,
                 init=job.init,
-                tile=self._cutting.tile,
-                memory=self._cutting.memory,
+                tile=options.tile_of(job.arguments),
+                memory=job.arguments.memory,
                 resume=resume,
+                devices=self._devices,
             )
         except ValueError as error:  # it checks what it is given before it begins
             raise UserError(str(error)) from error
@@ -287,24 +332,43 @@ class Painter:
         with memory_named(f"at --size {job.config.size}: try a smaller one"):
             for iterate in iterates:
                 self._stop.can_save = True
+                stopped = self._stopped()
                 if late is not None:
                     self._report(late, begun, picture)
                 # Losses are read a step late, so that the device need not wait for us; but not at
                 # the end of a scale, where the compiler may come next.
                 last, late, steps = iterate, iterate, steps + 1
-                if self._stop.number or iterate.step == iterate.steps:
+                if stopped or iterate.step == iterate.steps:
                     self._report(iterate, begun, picture)
                     late = None
                 more = (iterate.scale, iterate.step) != (iterate.scales, iterate.steps)
-                if resumption and more and (self._stop.number or time.monotonic() >= due):
+                if resumption and more and (stopped or time.monotonic() >= due):
                     with self._stop.writing:
-                        resumption.keep(iterate)
+                        resumption.keep(self._whole(iterate))
                     due = time.monotonic() + _STATE_SECONDS
-                if self._stop.number:
+                if stopped:
                     break
                 self._show(iterate)
         assert last is not None  # settings have at least one step
         return last, steps
+
+    def _stopped(self) -> bool:
+        """Whether the user wants no more: in all processes at the same step."""
+        if self._devices is not None:
+            from jaxstyle.training import parallel
+
+            if parallel.any_process(self._stop.number != 0):
+                self._stop.number = self._stop.number or signal.SIGINT
+        return self._stop.number != 0
+
+    def _whole(self, iterate: Iterate) -> Iterate:
+        """With a state that does not depend on the number of devices."""
+        from jaxstyle.methods import gatys_sharded
+
+        if self._devices is None:
+            return iterate
+        state = gatys_sharded.to_host(iterate.state, iterate.image.shape[0])
+        return iterate._replace(state=state)
 
     def _report(self, iterate: Iterate, begun: float, picture: str | None) -> None:
         losses = {term: float(iterate.losses[term]) for term in TERMS}
@@ -324,7 +388,11 @@ class Painter:
     def _show(self, iterate: Iterate) -> None:
         """Writes the preview, now and then and at the end of each scale."""
         path, now = self.job.arguments.preview, time.monotonic()
-        if path is None or (now < self._preview_due and iterate.step < iterate.steps):
+        if (
+            path is None
+            or not self._speaks
+            or (now < self._preview_due and iterate.step < iterate.steps)
+        ):
             return
         pixels = np.asarray(iterate.image)
         if np.isfinite(pixels).all():

@@ -24,7 +24,8 @@ _FOR_ALL = ("size", "keep_colors", "tile")
 _FOR_NETWORKS = ("strength", "interpolate")
 _FOR_ANY_PAINTING = ("style_size", "content_mask", "style_mask")
 _FOR_PIXELS = (
-    *("preset", "features", "padding", "preview", "trace", "state", "memory"),
+    *("preset", "features", "padding", "preview", "trace", "state", "memory", "shard"),
+    *("coordinator", "num_processes", "process_id"),
     *(entry.name for entry in dataclasses.fields(StylizeConfig) if entry.name not in _FOR_ALL),
 )
 

@@ -17,6 +17,7 @@ examples, with paintings:
   jaxstyle stylize photo.jpg painting.jpg -o out.png
   jaxstyle stylize photo.jpg wave.jpg mosaic.jpg -o out.png --style-weights 0.7,0.3
   jaxstyle stylize photos/ painting.jpg -o out/ --size 1024
+  jaxstyle stylize photo.jpg painting.jpg -o out.png --size 4096 --shard
 
 examples, with paintings in one go (--method adain):
   jaxstyle stylize photo.jpg painting.jpg --method adain -o out.png --strength 0.8
@@ -65,6 +66,7 @@ def add_parser(commands: Any) -> Any:
     )
     _add_files(parser)
     _add_run_options(parser)
+    options.add_process_options(parser)
     _add_model_options(parser)
     settings = parser.add_argument_group(
         "settings of --method gatys (what is given goes before the preset; the defaults are those "
@@ -147,6 +149,13 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         type=options.size_in_bytes,
         metavar="SIZE",
         help="what an update of the pixels may take, as in 4GiB (default: half of what is free)",
+    )
+    run.add_argument(
+        "--shard",
+        action="store_const",
+        const=True,
+        help="spread the rows of the picture over all devices, with the same result; over those of "
+        "several processes, too",
     )
     options.add_device_options(run)
 

@@ -134,7 +134,7 @@ def train(
     return result.finished
 
 
-def start_jax(arguments: argparse.Namespace, progress: TrainProgress) -> None:
+def start_jax(arguments: argparse.Namespace, progress: Progress) -> None:
     """Sets up JAX, joins the other processes, and sees that there is a device."""
     runtime.prepare(device=arguments.device, warn=progress.note)
     import jax

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
-from jaxstyle import color, images
+from jaxstyle import color, images, rows
 from jaxstyle import features as vgg
 from jaxstyle.config import INITS, StylizeConfig, preset, replace
-from jaxstyle.methods import gatys_tiled
+from jaxstyle.methods import gatys_sharded, gatys_tiled
 from jaxstyle.methods.gatys_layout import Cutting
 from jaxstyle.methods.gatys_scales import (
     Scale,
@@ -83,6 +84,7 @@ def stylize(
     tile: int | str | None = "auto",
     memory: int | None = None,
     resume: Iterate | None = None,
+    devices: Sequence[Any] | None = None,
     **overrides: Any,
 ) -> Iterator[Iterate]:
     """Stylises a picture, update by update.
@@ -99,8 +101,13 @@ def stylize(
         padding: of the network, in place of what the features were trained with.
         tile: the side in pixels of the tiles that an update is computed in, with the same gradient
             (`gatys_tiled`); None to compute it whole; "auto" for tiles where that takes too much.
-        memory: bytes that an update may take; by default half of what is available.
-        resume: the iterate to go on from, of the same call; its place and `state` are needed.
+        memory: bytes that an update may take; by default half of what is available. With
+            `devices`, on each of them, or in each process where they are CPUs.
+        resume: the iterate to go on from, of the same call; its place and `state` are needed
+            (`gatys_sharded.to_host` makes one of a state in strips).
+        devices: what to spread the rows of the picture over, with the same gradient
+            (`gatys_sharded`), of all processes: each makes the same call, and yields the same. None
+            for the default device.
         **overrides: fields of `StylizeConfig` that replace those of `config`.
 
     Yields:
@@ -108,8 +115,8 @@ def stylize(
         Where tiles are computed, its picture is a NumPy array that the next update overwrites.
 
     Raises:
-        ValueError: an unknown setting or layer, pictures of another shape, or weights that do not
-            match the styles.
+        ValueError: an unknown setting or layer, pictures of another shape, weights that do not
+            match the styles, or devices that cannot share a picture.
     """
     if isinstance(init, str):
         init, overrides["init"] = None, init
@@ -125,9 +132,16 @@ def stylize(
         )
     # What cannot work is refused above, at the call; the generator begins with the first next().
     network = features._replace(padding=padding or features.padding)
+    mesh = None if devices is None else rows.make_mesh(devices)
+    if mesh is not None and mesh.devices.flat[0].platform != platform():
+        raise ValueError(f"expected devices of the default platform, {platform()}; got {devices}")
+    if resume is not None and mesh is not None and jax.process_count() > 1:
+        raise ValueError("a run of several processes cannot be gone on from")
+    if mesh is not None and tile == "auto":
+        memory = gatys_sharded.pooled_memory(mesh, memory)
     cutting = Cutting(tile, memory)
     cutting.of(network.params, config, (1, 1))  # or it is refused
-    return _scales(content, pictures, weights, network, config, start, cutting, resume)
+    return _scales(content, pictures, weights, network, config, start, cutting, resume, mesh)
 
 
 def _scales(
@@ -139,12 +153,16 @@ def _scales(
     init: np.ndarray | None,
     cutting: Cutting,
     resume: Iterate | None,
+    mesh: Mesh | None,
 ) -> Iterator[Iterate]:
     sizes = scale_sizes(content.shape[0], content.shape[1], config)
     compiled = program(config)
     begun = resume.scale if resume is not None else 1
+    if resume is not None and mesh is not None:
+        whole = gatys_sharded.to_host(resume.state, sizes[begun - 1][0])
+        resume = resume._replace(state=whole)
     # A scale may have ended just there.
-    state = None if resume is None else resume.state
+    state, made = (None if resume is None else resume.state), None
     for scale, steps in enumerate(scale_steps(config, len(sizes)), 1):
         if scale < begun:
             continue
@@ -152,14 +170,16 @@ def _scales(
         canvas = images.resize(content, size)[None] if content.shape[:2] != size else content[None]
         resized = [resize_style(style, size, config) for style in styles]
         wanted, resized = match_colors(canvas, resized, config)
-        # As a run that goes on from here has it, to the bit.
-        before = None if state is None else _shown(state, config=compiled)[0]
+        if mesh is None or made is None:
+            # As a run that goes on from here has it, to the bit.
+            made = None if state is None else _shown(state, config=compiled)
+        before = None if made is None else made[0]
         start = functools.partial(
             first_picture, before, init, wanted, resized, style_weights, config
         )
         state, done = (resume.state, resume.step) if scale == begun and resume else (None, 0)
         run = Scale(features, config, wanted, resized, style_weights, start, state)
-        updates = _updates(run, cutting.of(features.params, config, size))
+        updates = _updates(run, cutting.of(features.params, config, size), mesh)
         for step, (state, made, terms) in zip(range(done + 1, steps + 1), updates, strict=False):
             picture = made
             if config.keep_colors == "luminance":
@@ -167,10 +187,15 @@ def _scales(
             yield Iterate(picture[0], step, steps, scale, len(sizes), terms, state)
 
 
-def _updates(run: Scale, side: int | None) -> Iterator[tuple[State, Array, dict[str, Array]]]:
+def _updates(
+    run: Scale, side: int | None, mesh: Mesh | None
+) -> Iterator[tuple[State, Array, dict[str, Array]]]:
     """The updates of a scale, without an end: state, picture and terms."""
     if side is not None:
-        yield from gatys_tiled.updates(run, side)
+        yield from gatys_tiled.updates(run, side, mesh)
+        return
+    if mesh is not None:
+        yield from gatys_sharded.updates(run, mesh)
         return
     params, padding, config = prepared(run.features), run.features.padding, program(run.config)
     compiled = jitted(platform())

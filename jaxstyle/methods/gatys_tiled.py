@@ -7,7 +7,8 @@ respect to them is that of the whole picture. The second time, each tile pulls i
 pixels, and the gradients of overlapping tiles are added.
 
 The picture, the optimiser's state and the content's features are NumPy arrays in the host's memory,
-or mapped from files where they would take too much of it; the device holds a tile.
+or mapped from files where they would take too much of it; the device holds a tile, or several
+devices hold its rows (`jaxstyle.rows`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jaxstyle import features as vgg
 from jaxstyle import losses, tiling
@@ -49,7 +51,10 @@ from jaxstyle.objective import (
     to_variables,
     variation_of_part,
 )
+from jaxstyle.rows import COPIED, SPREAD, Layout, Strips
+from jaxstyle.weights import Weights
 
+_ALONE = Layout(None)
 _STRIP_PIXELS = 2**20  # of the picture, that the optimiser updates at a time
 
 
@@ -63,21 +68,41 @@ class Network(NamedTuple):
         params: the parameters, or what `features.prepare` makes of them.
         padding: of the network.
         config: settings, without those that the compiled functions do not read.
+        mesh: devices that share the rows of each tile; None for one that has all of them.
     """
 
     params: vgg.Parameters
     padding: str
     config: StylizeConfig
+    mesh: Mesh | None = None
+
+    @classmethod
+    def of(cls, features: Weights, config: StylizeConfig, mesh: Mesh | None = None) -> Network:
+        """That of a run's features and settings."""
+        params = gatys_updates.prepared(features)
+        if mesh is not None:
+            params = Layout(mesh).copy(params)
+        return cls(params, features.padding, gatys_updates.program(config), mesh)
+
+    @property
+    def grain(self) -> int:
+        """How many pixels a position of the deepest features stands for, along a side."""
+        return 2 ** max(map(block_of, layers_of(self.config)))
 
     def tiles(self, size: Sizes, side: int) -> list[Tile]:
         """The tiles of a picture, of that side without their margins."""
-        layers = layers_of(self.config)
-        return lay(size, side, reach(self.params, layers), 2 ** max(map(block_of, layers)))
+        return lay(size, side, reach(self.params, layers_of(self.config)), self.grain)
+
+    def layout(self, height: int) -> Layout:
+        """How a tile of that height is computed."""
+        if self.mesh is None or height < self.grain:
+            return Layout(self.mesh)
+        return Strips(self.mesh, height, self.grain)
 
 
 def _jit(function: Any) -> Any:
     """Compiled for the platform that is computed on."""
-    static = {"config", "padding"} & {*inspect.signature(function).parameters}
+    static = {"config", "padding", "layout"} & {*inspect.signature(function).parameters}
 
     @functools.cache
     def compiled(platform: str) -> Any:
@@ -124,21 +149,61 @@ class Whole(NamedTuple):
 
 
 @_jit
-def _describe(
-    params: vgg.Parameters, part: Array, bounds: Array, *, config: StylizeConfig, padding: str
-) -> tuple[dict[str, Array], dict[str, Sums], dict[str, Array]]:
-    """Features of a tile; the sums of the style loss around 0; of the mean size of features."""
-    found = extract(params, part, config, padding)
+def describe(
+    params: vgg.Parameters,
+    part: Array,
+    bounds: Array,
+    centers: Mapping[str, Array],
+    *,
+    config: StylizeConfig,
+    padding: str,
+    layout: Layout = _ALONE,
+) -> tuple[dict[str, Array], tuple[dict[str, Sums], dict[str, Array]]]:
+    """What targets are made of.
+
+    Args:
+        params: the network.
+        part: the pixels of a tile.
+        bounds: which of them count, as `Tile.bounds` gives it.
+        centers: of the sums, `[channels]` or a scalar.
+        config: settings.
+        padding: of the network.
+        layout: of the tile.
+
+    Returns:
+        Its features in the content's layers; and the sums of the style loss, and of the mean size
+        of features.
+    """
     loss = STYLE_LOSSES[config.style_loss]
-    counts = {name: _counts(x.shape, bounds, 2 ** block_of(name)) for name, x in found.items()}
-    sums = {
-        name: loss.sums(found[name], counts[name], jnp.zeros(())) for name in config.style_layers
-    }
-    sizes = {
-        name: jnp.sum(jnp.mean(jnp.abs(x), axis=-1, keepdims=True) * counts[name])
-        for name, x in found.items()
-    }
-    return found, sums, sizes
+
+    def described(params: vgg.Parameters, part: Array, bounds: Array, centers: Any) -> Any:
+        found, counts = _extract(params, part, bounds, config, padding, layout)
+        sums = {
+            name: loss.sums(found[name], counts[name], centers[name])
+            for name in config.style_layers
+        }
+        sizes = {
+            name: jnp.sum(jnp.mean(jnp.abs(x), axis=-1, keepdims=True) * counts[name])
+            for name, x in found.items()
+        }
+        return {name: found[name] for name in config.content_layers}, layout.add_up((sums, sizes))
+
+    given = (COPIED, SPREAD, COPIED, COPIED)
+    return layout.map(described, given, (SPREAD, COPIED))(params, part, bounds, centers)
+
+
+def _extract(
+    params: vgg.Parameters,
+    part: Array,
+    bounds: Array,
+    config: StylizeConfig,
+    padding: str,
+    layout: Layout,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Features of what a device has of a tile, and which positions count."""
+    found = extract(params, part, config, padding, conv_fn=layout.conv2d)
+    here = layout.bounds(bounds)
+    return found, {n: _counts(x.shape, here, 2 ** block_of(n)) for n, x in found.items()}
 
 
 def parts(
@@ -152,6 +217,7 @@ def parts(
     *,
     config: StylizeConfig,
     padding: str,
+    layout: Layout = _ALONE,
 ) -> tuple[dict[str, Sums], dict[str, Array]]:
     """The sums of a tile around centres, and its share in the local terms.
 
@@ -165,10 +231,31 @@ def parts(
         whole: the picture that the tile is of.
         config: settings.
         padding: of the network.
+        layout: of the tile.
     """
-    found = extract(params, to_pictures(part, config), config, padding)
+    share = functools.partial(_share, config=config, padding=padding, layout=layout)
+    given = (COPIED, SPREAD, COPIED, SPREAD, COPIED, COPIED, COPIED)
+    arguments = params, part, bounds, content, centers, weights, whole
+    return layout.map(share, given, COPIED)(*arguments)
+
+
+def _share(
+    params: vgg.Parameters,
+    part: Array,
+    bounds: Array,
+    content: Mapping[str, Array],
+    centers: Mapping[str, Array],
+    weights: LossWeights,
+    whole: Whole,
+    *,
+    config: StylizeConfig,
+    padding: str,
+    layout: Layout,
+) -> tuple[dict[str, Sums], dict[str, Array]]:
+    """`parts`, as each device computes it."""
+    pictures = to_pictures(part, config)
+    found, counts = _extract(params, pictures, bounds, config, padding, layout)
     loss = STYLE_LOSSES[config.style_loss]
-    counts = {name: _counts(x.shape, bounds, 2 ** block_of(name)) for name, x in found.items()}
     sums = {
         name: loss.sums(found[name], counts[name], centers[name]) for name in config.style_layers
     }
@@ -179,9 +266,11 @@ def parts(
         if config.content_loss == "mean":
             share = math.prod(found[name].shape[1:3]) / whole.positions[name]
         total += share * weight * jnp.sum(losses.content_loss(*pair, form=config.content_loss))
-    pixels = _counts(part.shape, bounds, 1)
-    variation = variation_of_part(config.tv_loss, part, pixels, whole.size)
-    return sums, {"content": total, "tv": weights.tv * jnp.sum(variation)}
+    # The row of a neighbour is compared with, but counts there.
+    pixels, counted = layout.with_next(part), _counts(part.shape, layout.bounds(bounds), 1)
+    counted = jnp.pad(counted, ((0, 0), (0, pixels.shape[1] - part.shape[1]), (0, 0), (0, 0)))
+    variation = variation_of_part(config.tv_loss, pixels, counted, whole.size)
+    return layout.add_up((sums, {"content": total, "tv": weights.tv * jnp.sum(variation)}))
 
 
 _measure = _jit(parts)
@@ -200,6 +289,7 @@ def _pull(
     *,
     config: StylizeConfig,
     padding: str,
+    layout: Layout = _ALONE,
 ) -> Array:
     """The gradient of the whole loss with respect to a tile, as far as its positions count."""
 
@@ -214,6 +304,7 @@ def _pull(
             whole,
             config=config,
             padding=padding,
+            layout=layout,
         )
         products = jax.tree.map(jnp.vdot, slopes, sums)
         return local["content"] + local["tv"] + sum(jax.tree.leaves(products))
@@ -336,19 +427,37 @@ def make_targets(
             center, value = _recentered(value, numbers[name], np.zeros(()), loss)
             statistics[-1][name] = loss.finish(_single(value), numbers[name], jnp.float32(center))
         means.append({name: total / numbers[name] for name, total in sizes.items()})
-    size = {
-        name: jnp.float32(
-            max(sum(w * m[name] for w, m in zip(style_weights, means, strict=True)), 1e-6)
-        )
-        if config.normalize_features
-        else jnp.ones(())
-        for name in layers_of(config)
-    }
-    style_targets = {
+    style_targets, size = blended(statistics, means, style_weights, config)
+    return Targets(kept, style_targets, size)  # pyright: ignore[reportArgumentType]
+
+
+def blended(
+    statistics: Sequence[dict[str, Any]],
+    means: Sequence[dict[str, Any]],
+    style_weights: Sequence[float],
+    config: StylizeConfig,
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Targets of the style, and the size of features, as `Targets` has them.
+
+    Args:
+        statistics: of the styles, `{layer: what the style loss has}`.
+        means: of the size of their features, `{layer: number}`.
+        style_weights: one a style; they sum to one.
+        config: settings.
+    """
+    loss = STYLE_LOSSES[config.style_loss]
+    targets = {
         name: loss.target(loss.blend([each[name] for each in statistics], style_weights))
         for name in config.style_layers
     }
-    return Targets(kept, style_targets, size)  # pyright: ignore[reportArgumentType]
+    if not config.normalize_features:
+        return targets, {name: jnp.ones(()) for name in layers_of(config)}
+    pairs = [(w, mean) for w, mean in zip(style_weights, means, strict=True)]
+    size = {
+        name: jnp.float32(max(sum(w * mean[name] for w, mean in pairs), 1e-6))
+        for name in layers_of(config)
+    }
+    return targets, size
 
 
 def _described(
@@ -362,20 +471,23 @@ def _described(
     """Sums of a picture `[1, height, width, 3]`, and its features in the layers of the content."""
     size: Sizes = picture.shape[1:3]
     totals = _Totals()
+    centers = dict.fromkeys(network.config.style_layers, np.float32(0))
     for tile in network.tiles(size, side):
         rows, columns = tile.seen
-        found, *sums = _describe(
+        layout = network.layout(rows.stop - rows.start)
+        found, sums = describe(
             network.params,
-            jnp.asarray(picture[:, rows, columns]),
-            jnp.asarray(tile.bounds(size)),
+            layout.spread(picture[:, rows, columns]),
+            *layout.copy((tile.bounds(size), centers)),
             config=network.config,
             padding=network.padding,
+            layout=layout,
         )
-        totals.add(tuple(sums))
+        totals.add(sums)
         if keep is None:
             continue
-        for name in network.config.content_layers:
-            _keep(keep, name, np.asarray(found[name]), tile, size, room)
+        for name, features in found.items():
+            _keep(keep, name, np.asarray(layout.gather(features)), tile, size, room)
     return totals.value
 
 
@@ -451,20 +563,24 @@ def value_and_gradient(
         for name, target in targets.style.items()
     }
 
+    # All tiles are of one size.
+    layout = network.layout(tiles[0].row.stop - tiles[0].row.start)
+    whole, weights = layout.copy((whole, weights))
+
     def given(tile: Tile) -> tuple[Any, ...]:
         rows, columns = tile.seen
         content = {}
         for name, features in targets.content.items():
             down, across = tile.seen_at(2 ** block_of(name))
-            content[name] = jnp.asarray(features[:, down, across])
-        part = jnp.asarray(variables[:, rows, columns])
-        return network.params, part, jnp.asarray(tile.bounds(size)), content
+            content[name] = layout.spread(features[:, down, across])
+        part = layout.spread(variables[:, rows, columns])
+        # Of large pictures there are many tiles, and few centres.
+        around = layout.copy(_single(centers))
+        return network.params, part, layout.copy(tile.bounds(size)), content, around, weights, whole
 
-    static = {"config": config, "padding": network.padding}
+    static = {"config": config, "padding": network.padding, "layout": layout}
     totals = _Totals()
-    for measured in _ahead(
-        _measure(*given(tile), _single(centers), weights, whole, **static) for tile in tiles
-    ):
+    for measured in _ahead(_measure(*given(tile), **static) for tile in tiles):
         totals.add(measured)
     sums, local = totals.value
     for name in sums:
@@ -473,12 +589,11 @@ def value_and_gradient(
     given_sums = _single(sums), whole.positions, _single(centers)
     style, slopes = _slope(*given_sums, targets.style, weights.style, config=config)
     into[...] = 0
-    pulled = (
-        _pull(*given(tile), _single(centers), weights, whole, slopes, **static) for tile in tiles
-    )
+    slopes = layout.copy(slopes)
+    pulled = (_pull(*given(tile), slopes, **static) for tile in tiles)
     for tile, gradient in zip(tiles, _ahead(pulled), strict=True):
         rows, columns = tile.seen
-        into[:, rows, columns] += np.asarray(gradient)
+        into[:, rows, columns] += np.asarray(layout.gather(gradient))
     terms = {
         "content": jnp.float32(local["content"]),
         "style": style,
@@ -500,7 +615,9 @@ def _ahead(results: Iterator[Any]) -> Iterator[Any]:
 # --- updates -------------------------------------------------------------------------------------
 
 
-def updates(run: Scale, side: int) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
+def updates(
+    run: Scale, side: int, mesh: Mesh | None = None
+) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
     """The updates of a scale, without an end: state, picture and terms, as `gatys` has them.
 
     State and picture are NumPy arrays that the next update overwrites.
@@ -508,9 +625,9 @@ def updates(run: Scale, side: int) -> Iterator[tuple[Any, Any, dict[str, Array]]
     Args:
         run: the scale.
         side: of the tiles.
+        mesh: devices that share the rows of each tile.
     """
-    prepared = gatys_updates.prepared(run.features)
-    network = Network(prepared, run.features.padding, gatys_updates.program(run.config))
+    network = Network.of(run.features, run.config, mesh)
     styles = [np.asarray(style) for style in run.styles]
     content = np.asarray(run.content)
     room = Room.of(content.shape[1:3])
