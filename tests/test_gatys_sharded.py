@@ -16,7 +16,7 @@ from test_parallel import free_port
 
 from jaxstyle import cli, images, rows, runtime
 from jaxstyle.config import replace
-from jaxstyle.methods import gatys, gatys_sharded, gatys_tiled, gatys_updates
+from jaxstyle.methods import gatys, gatys_parts, gatys_sharded, gatys_updates
 from jaxstyle.objective import STYLE_LOSSES, loss_weights, make_targets, objective
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -35,11 +35,11 @@ class Sharded:
 
     def __init__(self, config, content, styles, shares, *, count, padding):
         mesh = rows.make_mesh(jax.devices()[:count])
-        self.network = gatys_tiled.Network.of(NETWORK._replace(padding=padding), config, mesh)
+        self.network = gatys_parts.Network.of(NETWORK._replace(padding=padding), config, mesh)
         self.layout = self.network.layout(content.shape[1])
         self.targets = gatys_sharded.make_targets(self.network, content, styles, shares)
         weights = loss_weights(config, self.targets)
-        whole = gatys_tiled.Whole.of(content.shape[1:3], config)
+        whole = gatys_parts.Whole.of(content.shape[1:3], config)
         self.given = self.targets._replace(size={}), *self.layout.copy((weights, whole))
         self.static = {"config": self.network.config, "padding": padding, "layout": self.layout}
 

@@ -13,7 +13,14 @@ from jaxstyle import features as vgg
 from jaxstyle.commands.resumption import Resumption, fingerprint
 from jaxstyle.config import replace
 from jaxstyle.errors import UserError
-from jaxstyle.methods import gatys, gatys_layout, gatys_scales, gatys_tiled, gatys_updates
+from jaxstyle.methods import (
+    gatys,
+    gatys_layout,
+    gatys_parts,
+    gatys_scales,
+    gatys_tiled,
+    gatys_updates,
+)
 from jaxstyle.objective import STYLE_LOSSES, loss_weights, make_targets, objective
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -113,7 +120,7 @@ def test_the_gradient_is_that_of_the_whole(name, pooling):
     x = canvas()
     wanted, terms = jax.jit(jax.grad(loss, has_aux=True))(x)
 
-    network = gatys_tiled.Network(vgg.prepare(NETWORK.params, padding=padding), padding, program)
+    network = gatys_parts.Network(vgg.prepare(NETWORK.params, padding=padding), padding, program)
     assert len(network.tiles(SIZE, 8)) > 20
     own = gatys_tiled.make_targets(network, CONTENT[None], styles, shares, 8)
     for found, whole in zip(jax.tree.leaves(own), jax.tree.leaves(targets), strict=True):

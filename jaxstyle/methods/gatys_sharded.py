@@ -24,8 +24,7 @@ from jaxstyle import tiling
 from jaxstyle.config import StylizeConfig
 from jaxstyle.methods import gatys_updates
 from jaxstyle.methods.gatys_layout import Sizes, layers_of
-from jaxstyle.methods.gatys_scales import Scale
-from jaxstyle.methods.gatys_tiled import (
+from jaxstyle.methods.gatys_parts import (
     Network,
     Whole,
     blended,
@@ -34,6 +33,7 @@ from jaxstyle.methods.gatys_tiled import (
     positions,
     style_term,
 )
+from jaxstyle.methods.gatys_scales import Scale
 from jaxstyle.methods.gatys_updates import State
 from jaxstyle.objective import STYLE_LOSSES, LossWeights, Sums, Targets, loss_weights
 from jaxstyle.rows import Layout
