@@ -84,7 +84,7 @@ def lay(size: Sizes, side: int, margin: int, grain: int) -> list[Tile]:
 
     Args:
         size: height and width of the picture.
-        side: of the part of a tile that counts, rounded up to a multiple of the grain.
+        side: of the part of a tile that counts, at most, rounded up to a multiple of the grain.
         margin: around that, likewise.
         grain: what tiles begin at multiples of.
     """
@@ -93,9 +93,10 @@ def lay(size: Sizes, side: int, margin: int, grain: int) -> list[Tile]:
         cells, rest = divmod(length, grain)
         if not cells:
             return [Span(0, length, 0, length)]
-        spans = [
-            s.times(grain) for s in tiling.spans(cells, -(-side // grain), -(-margin // grain))
-        ]
+        # Of as many tiles as there must be, the smallest: what they overlap is computed twice.
+        count = -(-cells // -(-side // grain))
+        found = tiling.spans(cells, -(-cells // count), -(-margin // grain))
+        spans = [span.times(grain) for span in found]
         # A rest that fills no cell is seen by all tiles, so that they are of one size.
         last = spans[-1]
         spans[-1] = last._replace(last=last.last + rest)
