@@ -795,7 +795,7 @@ def test_a_real_process(command):
 
 def test_tiles_are_passed_on_and_said(command, fake, capsys):
     assert command(*BASIC, "--tile", "64", "--memory", "1.5MiB") == 0
-    assert fake.how == {"tile": 64, "memory": 3 * 2**19, "resume": None}
+    assert fake.how == {"tile": 64, "memory": 3 * 2**19, "resume": None, "devices": None}
     assert "in tiles of 64 pixels" in capsys.readouterr().err
     assert command(*BASIC, "--overwrite", "--tile", "off") == 0
     assert fake.how["tile"] is None
