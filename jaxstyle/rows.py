@@ -27,7 +27,8 @@ from jaxstyle import convolution
 AXIS = "rows"
 # Arrays `[batch, rows, width, channels]` in strips, and arrays that every device has.
 SPREAD, COPIED = PartitionSpec(None, AXIS), PartitionSpec()
-_PICTURE = 4  # axes that an array of the picture's size has at least
+PICTURE_AXES = 4
+"""How many axes an array of the picture's size has at least."""
 
 
 def make_mesh(devices: Sequence[Any]) -> Mesh:
@@ -147,7 +148,7 @@ class Strips(Layout):
 
     def sharding(self, axes: int) -> NamedSharding:
         """Pictures are in strips."""
-        spread = PartitionSpec(*[None] * (axes - 3), AXIS) if axes >= _PICTURE else COPIED
+        spread = PartitionSpec(*[None] * (axes - 3), AXIS) if axes >= PICTURE_AXES else COPIED
         return NamedSharding(self.mesh, spread)
 
     def spread(self, array: Any) -> Array:

@@ -55,6 +55,16 @@ class Span(NamedTuple):
         return Span(*(factor * place for place in self))
 
 
+def even_share(count: int, most: int) -> int:
+    """The share, at most `most`, of each in as few as there must be: the last gets about as much.
+
+    Args:
+        count: what is shared.
+        most: of it that one gets.
+    """
+    return -(-count // -(-count // most))
+
+
 def spans(length: int, side: int, margin: int) -> list[Span]:
     """Tiles along an axis, all of the same size: each place counts in one of them.
 

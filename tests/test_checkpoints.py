@@ -16,12 +16,12 @@ import numpy as np
 import optax
 import pytest
 from etils import epath
+from processes import PYTHONPATH, free_port, python, two_processes
 
 from jaxstyle.errors import UserError
 from jaxstyle.training import checkpoints, parallel
 from jaxstyle.training.checkpoints import Checkpoints, workdir_path
 from jaxstyle.training.config import TrainConfig
-from tests.processes import ROOT, python
 
 CONFIG = TrainConfig(method="distill", checkpoint_every=10, keep_checkpoints=2, seed=7)
 
@@ -90,7 +90,7 @@ class TestSaveAndRestore:
         code = """
             import sys, jax
             from jaxstyle.training.checkpoints import Checkpoints
-            from tests.test_checkpoints import CONFIG, abstract, make_state, same
+            from test_checkpoints import CONFIG, abstract, make_state, same
 
             assert jax.device_count() == 1
             with Checkpoints(sys.argv[1], CONFIG) as store:
@@ -332,7 +332,7 @@ class TestProblems:
             import jax.numpy as jnp, numpy as np
             from jaxstyle.errors import UserError
             from jaxstyle.training.checkpoints import Checkpoints
-            from tests.test_checkpoints import CONFIG
+            from test_checkpoints import CONFIG
 
             store = Checkpoints(sys.argv[1], CONFIG)
             store.save(10, {"a": jnp.zeros(10)})
@@ -358,7 +358,7 @@ class TestProblems:
             import sys
             import jax.numpy as jnp
             from jaxstyle.training import checkpoints
-            from tests.test_checkpoints import CONFIG
+            from test_checkpoints import CONFIG
 
             for steps in ((10, 20), (30,)):
                 with checkpoints.Checkpoints(sys.argv[1], CONFIG) as store:
@@ -377,7 +377,7 @@ KILLED = """
     import sys
     import jax.numpy as jnp
     from jaxstyle.training.checkpoints import Checkpoints
-    from tests.test_checkpoints import CONFIG
+    from test_checkpoints import CONFIG
 
     with Checkpoints(sys.argv[1], CONFIG, warn=lambda text: sys.exit(text)) as store:
         step = store.latest_step() or 0
@@ -393,7 +393,7 @@ KILLED = """
 
 def test_killed_at_any_moment(tmp_path):
     """What a killed process leaves is whole, and the next one goes on from it."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     rng = random.Random(0)
     last = 0
     for _ in range(3):
@@ -427,7 +427,7 @@ PROCESS = """
 
     folder, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
     parallel.initialize(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=index)
-    from tests.test_checkpoints import CONFIG, abstract, make_state, same
+    from test_checkpoints import CONFIG, abstract, make_state, same
 
     warnings = []
     with checkpoints.Checkpoints(folder, CONFIG, warn=warnings.append) as store:
@@ -446,27 +446,12 @@ PROCESS = """
 
 def test_two_processes(tmp_path):
     """Two processes read what one has written, pass over what is damaged, and write."""
-    from tests.test_parallel import free_port
-
     with Checkpoints(tmp_path, CONFIG) as store:
         for step in (10, 20):
             store.save(step, parallel.replicate(make_state(step)))
     (tmp_path / "checkpoints" / "20" / "config" / "metadata").write_text("{")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"}
-    code, port = textwrap.dedent(PROCESS), str(free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), port, str(index)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    code = textwrap.dedent(PROCESS)
+    two_processes(["-c", code, str(tmp_path), str(free_port())], {})
     assert saved(tmp_path) == [20, 30, 40]
     same(checkpoints.restore(tmp_path, abstract_state=abstract()).state, make_state(12))
 

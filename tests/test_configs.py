@@ -17,6 +17,8 @@ from jaxstyle.evaluation.config import EvaluateConfig
 from jaxstyle.training import checkpoints, config, loop, report
 from jaxstyle.weights import Weights
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 EVALUATIONS = [name for name in FILES if name.startswith("eval_")]
 NAMES = [name for name in FILES if name not in EVALUATIONS]
@@ -119,15 +121,6 @@ def folder(tmp_path_factory):
     weights.save(folder / "teacher.safetensors", teacher)
     weights.save(folder / "plain.safetensors", random_weights())
     return folder
-
-
-@pytest.fixture(autouse=True)
-def compiled_in_haste():
-    """A step or two are made sooner than they are compiled well."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.slow

@@ -1,18 +1,14 @@
 """Pixel optimisation with rows spread over devices: the objective's own gradient, and exchanges."""
 
 import collections
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
-from processes import ROOT
+from processes import free_port, two_processes
 from safetensors.numpy import save_file
 from test_gatys import NETWORK, PLAIN, STYLE, TERMS, picture
-from test_parallel import free_port
 
 from jaxstyle import cli, images, rows, runtime
 from jaxstyle.config import replace
@@ -257,27 +253,14 @@ def test_what_does_not_go_together_is_refused(folder, capsys, arguments, problem
 
 def test_two_processes_make_one_picture(folder):
     """Two real processes of two devices each, over loopback; the first one writes."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_NUM_CPU_DEVICES": "2",
+    environment = {
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAXSTYLE_CACHE_DIR": str(folder / "cache"),
     }
     address = f"127.0.0.1:{free_port()}"
     shared = ["--shard", "--coordinator", address, "--num-processes", "2", "--process-id"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "jaxstyle", *COMMAND, "-o", "two.png", *shared, str(index)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    command = ["-m", "jaxstyle", *COMMAND, "-o", "two.png", *shared]
+    outputs = two_processes(command, environment)
     assert "4 devices of 2 processes" in outputs[0][1]
     assert "photo" not in outputs[1][1]
     one, two = (images.load(folder / f"{name}.png").pixels for name in ("one", "two"))

@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -13,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from processes import free_port, two_processes
 
 from jaxstyle.errors import UserError
 from jaxstyle.training import meeting, parallel
 from jaxstyle.training.config import DataConfig, OptimizerConfig, TrainConfig
 from jaxstyle.training.updates import init_state, make_update
-from tests.processes import ROOT
 
 CONFIG = TrainConfig(
     method="distill", steps=4, batch_size=8, optimizer=OptimizerConfig(learning_rate=1e-2)
@@ -273,11 +271,6 @@ class TestInitialize:
             parallel.initialize()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 def meet_all(port, numbers, timeout):
     """Meets with a thread a process, `(count, index)` each; what each of them raised."""
     problems = [None] * len(numbers)
@@ -348,7 +341,7 @@ PROCESS = """
 
     port, index = sys.argv[1], int(sys.argv[2])
     parallel.initialize(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=index)
-    from tests.test_parallel import CONFIG, init, loss_fn, make_update, pictures
+    from test_parallel import CONFIG, init, loss_fn, make_update, pictures
 
     assert (jax.device_count(), jax.local_device_count()) == (4, 2)
     parallel.check_batch(CONFIG)
@@ -372,25 +365,8 @@ PROCESS = """
 
 def test_two_processes_train_as_one():
     """Two real processes of two devices each, over loopback."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_NUM_CPU_DEVICES": "2",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    port = str(free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(PROCESS), port, str(index)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    command = ["-c", textwrap.dedent(PROCESS), str(free_port())]
+    outputs = two_processes(command, {"TF_CPP_MIN_LOG_LEVEL": "3"})
     first, second = [json.loads(output.splitlines()[-1]) for output, _ in outputs]  # after Gloo's
     assert first == second
     agreed, found = first

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from processes import ROOT
+from processes import ROOT, free_port
 
 from jaxstyle import cli, methods, runtime
 from jaxstyle.errors import UserError
@@ -287,12 +286,6 @@ def test_a_signal_before_the_first_step_is_no_failure_either(shared, tmp_path):
     code, errors = end(process)
     assert code == 0
     assert "stopped before the first step" in errors or "goes on from here" in errors
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.mark.slow

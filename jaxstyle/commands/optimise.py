@@ -142,20 +142,18 @@ def _load(arguments: argparse.Namespace) -> Job:
             "one weight for each"
         )
     given = vars(arguments).copy()
-    init = None
-    start = given.get("init")
-    if start is not None and start not in INITS:
+    start = None  # the file to start from, if there is one
+    if given.get("init") not in (None, *INITS):
+        start = given.pop("init")
         if not Path(start).exists():
             near = did_you_mean(start, INITS)
             raise UserError(f"--init: neither {', '.join(INITS)} nor a file: {start!r}{near}")
-        del given["init"]
     features = weights.load(arguments.features or _own_features(arguments.preset or _PRESET))
     if arguments.padding not in (None, "auto"):
         features = features._replace(padding=arguments.padding)
     chosen = preset(arguments.preset or _PRESET, scale=features.scale, heads=features.heads)
     config = options.overridden(chosen, given)
-    if start is not None and start not in INITS:
-        init = load_large(start, config.size, arguments).pixels
+    init = None if start is None else load_large(start, config.size, arguments).pixels
     seen = round(config.size * config.style_scale)
     pictures = [load_large(path, seen, arguments).pixels for path in styles]
     return Job(config, features, pictures, init, arguments)

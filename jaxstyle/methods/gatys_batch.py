@@ -178,14 +178,9 @@ def plan(
             config = variants[members[0]].config
             size = scale_sizes(shape[0], shape[1], config)[-1]
             most = max(1, (memory or 0) // picture_bytes(features.params, config, size))
-        size = _even(len(members), most)
+        size = tiling.even_share(len(members), most)
         found += [tuple(members[i : i + size]) for i in range(0, len(members), size)]
     return found
-
-
-def _even(count: int, most: int) -> int:
-    """The size of groups, at most `most`, that leaves the last one as full as it can be."""
-    return -(-count // -(-count // most))
 
 
 def _key(config: StylizeConfig, shape: Sequence[int]) -> tuple[Any, ...]:

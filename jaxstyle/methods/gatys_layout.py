@@ -93,9 +93,9 @@ def lay(size: Sizes, side: int, margin: int, grain: int) -> list[Tile]:
         cells, rest = divmod(length, grain)
         if not cells:
             return [Span(0, length, 0, length)]
-        # Of as many tiles as there must be, the smallest: what they overlap is computed twice.
-        count = -(-cells // -(-side // grain))
-        found = tiling.spans(cells, -(-cells // count), -(-margin // grain))
+        # What tiles overlap is computed twice: so no tile is larger than it must be.
+        share = tiling.even_share(cells, -(-side // grain))
+        found = tiling.spans(cells, share, -(-margin // grain))
         spans = [span.times(grain) for span in found]
         # A rest that fills no cell is seen by all tiles, so that they are of one size.
         last = spans[-1]

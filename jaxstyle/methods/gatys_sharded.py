@@ -36,11 +36,10 @@ from jaxstyle.methods.gatys_parts import (
 from jaxstyle.methods.gatys_scales import Scale
 from jaxstyle.methods.gatys_updates import State
 from jaxstyle.objective import STYLE_LOSSES, LossWeights, Sums, Targets, loss_weights
-from jaxstyle.rows import Layout
+from jaxstyle.rows import PICTURE_AXES, Layout
 
 # All that there is counts.
 _BOUNDS = np.array([[0, 2**30], [0, 2**30]], np.int32)
-_PICTURE = 4  # axes that an array of the picture's size has at least
 
 
 def objective(
@@ -225,9 +224,11 @@ def place(state: State, layout: Layout) -> State:
         state: as `to_host` gives it.
         layout: of the picture.
     """
-    return jax.tree.map(
-        lambda leaf: layout.spread(leaf) if np.ndim(leaf) >= _PICTURE else layout.copy(leaf), state
-    )
+
+    def placed(leaf: Any) -> Array:
+        return layout.spread(leaf) if np.ndim(leaf) >= PICTURE_AXES else layout.copy(leaf)
+
+    return jax.tree.map(placed, state)
 
 
 def to_host(state: State, height: int) -> State:
@@ -239,7 +240,7 @@ def to_host(state: State, height: int) -> State:
     """
     arrays = jax.tree.map(np.asarray, state)
     return jax.tree.map(
-        lambda leaf: leaf[..., :height, :, :] if leaf.ndim >= _PICTURE else leaf, arrays
+        lambda leaf: leaf[..., :height, :, :] if leaf.ndim >= PICTURE_AXES else leaf, arrays
     )
 
 

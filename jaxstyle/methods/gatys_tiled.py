@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxstyle import tiling
+from jaxstyle import strips, tiling
 from jaxstyle.config import StylizeConfig
 from jaxstyle.methods import gatys_updates
 from jaxstyle.methods.gatys_layout import (
@@ -52,9 +52,6 @@ from jaxstyle.objective import (
     loss_weights,
     to_variables,
 )
-
-_STRIP_PIXELS = 2**20  # of the picture, that the optimiser updates at a time
-
 
 # --- room ----------------------------------------------------------------------------------------
 
@@ -252,20 +249,18 @@ def value_and_gradient(
     layout = network.layout(tiles[0].row.stop - tiles[0].row.start)
     whole, weights = layout.copy((whole, weights))
 
-    def given(tile: Tile) -> tuple[Any, ...]:
+    def given(tile: Tile, around: Any) -> tuple[Any, ...]:
         rows, columns = tile.seen
         content = {}
         for name, features in targets.content.items():
             down, across = tile.seen_at(2 ** block_of(name))
             content[name] = layout.spread(features[:, down, across])
         part = layout.spread(variables[:, rows, columns])
-        # Of large pictures there are many tiles, and few centres.
-        around = layout.copy(_single(centers))
         return network.params, part, layout.copy(tile.bounds(size)), content, around, weights, whole
 
     static = {"config": config, "padding": network.padding, "layout": layout}
-    totals = _Totals()
-    for measured in _ahead(measure(*given(tile), **static) for tile in tiles):
+    totals, around = _Totals(), layout.copy(_single(centers))
+    for measured in _ahead(measure(*given(tile, around), **static) for tile in tiles):
         totals.add(measured)
     sums, local = totals.value
     for name in sums:
@@ -274,8 +269,8 @@ def value_and_gradient(
     given_sums = _single(sums), whole.positions, _single(centers)
     style, slopes = slope(*given_sums, targets.style, weights.style, config=config)
     into[...] = 0
-    slopes = layout.copy(slopes)
-    pulled = (pull(*given(tile), slopes, **static) for tile in tiles)
+    slopes, centered = layout.copy((slopes, _single(centers)))
+    pulled = (pull(*given(tile, centered), slopes, **static) for tile in tiles)
     for tile, gradient in zip(tiles, _ahead(pulled), strict=True):
         rows, columns = tile.seen
         into[:, rows, columns] += np.asarray(layout.gather(gradient))
@@ -339,17 +334,9 @@ def _first_state(start: np.ndarray, config: StylizeConfig, room: Room) -> Any:
     state = jax.tree.map(
         lambda leaf: room.zeros(start.shape) if leaf.ndim == 4 else np.asarray(leaf), small
     )
-    for strip in _strips(start.shape):
+    for strip in strips.band_slices(*start.shape[1:3]):
         state.variables[:, strip] = to_variables(jnp.asarray(start[:, strip]), config)
     return state
-
-
-def _strips(shape: Sequence[int]) -> Iterator[slice]:
-    """Rows of a picture `[1, height, width, 3]`, a strip at a time."""
-    height, width = shape[1:3]
-    rows = max(1, _STRIP_PIXELS // width)
-    for first in range(0, height, rows):
-        yield slice(first, min(first + rows, height))
 
 
 def _descend(state: Any, gradient: np.ndarray, config: StylizeConfig, shown: np.ndarray) -> Any:
@@ -361,7 +348,7 @@ def _descend(state: Any, gradient: np.ndarray, config: StylizeConfig, shown: np.
     leaves, tree = jax.tree.flatten(state)
     large = [np.shape(leaf) == gradient.shape for leaf in leaves]
     fresh = leaves
-    for strip in _strips(gradient.shape):
+    for strip in strips.band_slices(*gradient.shape[1:3]):
         given = [leaf[:, strip] if cut else leaf for leaf, cut in zip(leaves, large, strict=True)]
         made, picture = _descended(tree.unflatten(given), gradient[:, strip], config=config)
         fresh = jax.tree.leaves(made)
