@@ -3,7 +3,7 @@
 Reading undoes what files do to pixels: the rotation in EXIF, colour profiles, palettes, CMYK, bit
 depths; alpha is kept apart. Writing is whole or not at all, and what made the picture is written
 into the file. Written files carry no colour profile: PNG says sRGB with its own one-byte chunk, and
-the other formats mean sRGB where they say nothing. Only this module imports PIL.
+the other formats mean sRGB where they say nothing. Only this module and `decoders` import PIL.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ import os
 import re
 import secrets
 import shutil
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFile, ImageFont, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFile, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from jaxstyle import encoders, strips
+from jaxstyle import decoders, encoders, strips
 from jaxstyle.config import MAX_PIXELS
-from jaxstyle.errors import UserError
+from jaxstyle.decoders import FloatArray, PathLike
+from jaxstyle.errors import UserError, printable, reason_of
 
 INPUT_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif"),
@@ -50,21 +49,11 @@ OUTPUT_FORMATS = {
 }
 """The suffixes that `save` writes, and the formats they stand for."""
 
-# Formats that are recognised by their first bytes and decoded by Pillow itself: not those that run
-# another program (EPS) or that would take any text for a picture (TGA).
-_INPUT_FORMATS = (
-    *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "QOI"),
-)
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 # An EXIF block has to fit into one JPEG segment of 64 KiB.
 _MAX_METADATA_BYTES = 60_000
-_PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 
 _log = logging.getLogger(__name__)
-
-FloatArray = NDArray[np.float32]
-_Kind = TypeVar("_Kind", bound=np.generic)
-PathLike = str | os.PathLike[str]
 
 
 class Picture(NamedTuple):
@@ -116,13 +105,13 @@ def load(
         ValueError: `longer_side` is below 1.
         UserError: there is no such file, it is no picture, is broken, truncated, empty or too big.
     """
-    name = _name(path)
+    name = printable(path)
     if longer_side is None:
-        with _opened(path, max_pixels) as image:
+        with decoders.opened(path, max_pixels) as image:
             return _picture(image, name)
     if longer_side < 1:
         raise ValueError(f"longer_side: expected at least 1, got {longer_side}")
-    with _opened(path, None) as image:  # what the limit stands for is known then
+    with decoders.opened(path, None) as image:  # what the limit stands for is known then
         return _shrunk_picture(image, name, longer_side, max_pixels)
 
 
@@ -147,8 +136,8 @@ def decode(
     Raises:
         UserError: it is no picture, is broken, truncated, empty or too big.
     """
-    name = _name(name)
-    with _recognized(io.BytesIO(content), name, max_pixels) as image:
+    name = printable(name)
+    with decoders.recognized(io.BytesIO(content), name, max_pixels) as image:
         if least_side:
             image.draft(None, (least_side, least_side))
         image.load()
@@ -156,7 +145,7 @@ def decode(
         if special or image.has_transparency_data:
             return _eight_bits(_picture(image, None).pixels)
         plain = image if image.mode == "RGB" else image.convert("RGB")
-        return _oriented(np.asarray(plain), _orientation(image))
+        return decoders.oriented(np.asarray(plain), decoders.orientation_of(image))
 
 
 def _picture(image: Image.Image, name: str | None) -> Picture:
@@ -164,14 +153,14 @@ def _picture(image: Image.Image, name: str | None) -> Picture:
     image.load()
     # TIFF is turned by Pillow while it loads, and then no longer says that it should be; PNG
     # may carry its EXIF after the pixels.
-    orientation = _orientation(image)
+    orientation = decoders.orientation_of(image)
     profile = image.info.get("icc_profile")
-    opaque, alpha = _split_alpha(image)
-    pixels = _colors(opaque, profile, name)
+    opaque, alpha = decoders.split_alpha(image)
+    pixels = decoders.colors(opaque, profile, name)
     if alpha is not None:
-        _fill_hidden(pixels, alpha)
-        alpha = None if alpha.min() == 1 else _oriented(alpha, orientation)
-    return Picture(_oriented(pixels, orientation), alpha)
+        decoders.fill_hidden(pixels, alpha)
+        alpha = None if alpha.min() == 1 else decoders.oriented(alpha, orientation)
+    return Picture(decoders.oriented(pixels, orientation), alpha)
 
 
 def _shrunk_picture(
@@ -180,11 +169,11 @@ def _shrunk_picture(
     """What an opened picture shows, with a longer side of at most a given length."""
     width, height = image.size
     if longer_side >= max(width, height):
-        _check_size(image, max_pixels, name)
+        decoders.check_size(image, max_pixels, name)
         return _picture(image, name)
     rows = _tiff_rows(image, name, longer_side, max_pixels)
     if rows is None:
-        _check_size(image, max_pixels, name)
+        decoders.check_size(image, max_pixels, name)
         if width * height <= strips.LARGE_PIXELS:
             pixels, alpha = _picture(image, name)
             height, width = pixels.shape[:2]  # which may be turned
@@ -200,9 +189,9 @@ def _shrunk_picture(
         resample=_resampled,
         has_alpha=image.has_transparency_data,
     )
-    orientation = _orientation(image)
-    alpha = None if alpha is None else _oriented(alpha, orientation)
-    return Picture(_oriented(pixels, orientation), alpha)
+    orientation = decoders.orientation_of(image)
+    alpha = None if alpha is None else decoders.oriented(alpha, orientation)
+    return Picture(decoders.oriented(pixels, orientation), alpha)
 
 
 def _tiff_rows(
@@ -240,10 +229,10 @@ def _band_colors(
     The name for warnings is taken out of the list: once is enough.
     """
     for band in _decoded_bands(image) if rows is None else _tiff_bands(image, rows):
-        setattr(band, "tag_v2", getattr(image, "tag_v2", {}))  # noqa: B010 (for `_grey_values`)
-        opaque, alpha = _split_alpha(band)
+        setattr(band, "tag_v2", getattr(image, "tag_v2", {}))  # noqa: B010 (for `decoders`)
+        opaque, alpha = decoders.split_alpha(band)
         name = names.pop() if names else None
-        yield _colors(opaque, image.info.get("icc_profile"), name), alpha
+        yield decoders.colors(opaque, image.info.get("icc_profile"), name), alpha
 
 
 def _decoded_bands(image: Image.Image) -> Iterator[Image.Image]:
@@ -268,7 +257,7 @@ def list_images(folder: PathLike) -> list[Path]:
     Raises:
         UserError: it is not a folder, cannot be read, or holds no picture.
     """
-    name = _name(folder)
+    name = printable(folder)
     try:
         entries = sorted(Path(folder).iterdir())
     except FileNotFoundError:
@@ -276,7 +265,7 @@ def list_images(folder: PathLike) -> list[Path]:
     except NotADirectoryError:
         raise UserError(f"{name}: is not a folder; give a folder of pictures") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{name}: the folder cannot be read: {_reason(error)}") from error
+        raise UserError(f"{name}: the folder cannot be read: {reason_of(error)}") from error
     found = [
         entry
         for entry in entries
@@ -296,7 +285,7 @@ def read_metadata(path: PathLike) -> dict[str, str]:
         UserError: there is no such file, or it is no picture.
     """
     # Nothing is decoded here, so that no size is too large.
-    with _opened(path, None) as image:
+    with decoders.opened(path, None) as image:
         text: Any = None
         if image.format == "PNG":
             text = image.info.get("Description")
@@ -310,232 +299,6 @@ def read_metadata(path: PathLike) -> dict[str, str]:
     if not isinstance(entries, dict) or not all(isinstance(v, str) for v in entries.values()):
         return {}
     return entries
-
-
-class _PillowGuard:
-    """Sets Pillow's size limit to ours, and silences its warnings, while any thread reads.
-
-    Both are global: the first reader sets them, the last one puts them back as they were. The
-    limit among several readers is the largest; each still checks its own.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._limits: list[int | None] = []
-        self._saved = contextlib.ExitStack()
-
-    @contextlib.contextmanager
-    def __call__(self, limit: int | None) -> Iterator[None]:
-        with self._lock:
-            if not self._limits:
-                self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-                self._saved.enter_context(warnings.catch_warnings())
-                # Doubtful EXIF, odd palettes: of no consequence, or an error soon after.
-                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            self._limits.append(limit)
-            self._apply()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._limits.remove(limit)
-                if self._limits:
-                    self._apply()
-                else:
-                    self._saved.close()
-
-    def _apply(self) -> None:
-        limits = [limit for limit in self._limits if limit is not None]
-        Image.MAX_IMAGE_PIXELS = max(limits) if len(limits) == len(self._limits) else None
-
-
-_pillow_guard = _PillowGuard()
-
-
-def reading() -> contextlib.AbstractContextManager[None]:
-    """A context around much reading in threads, to be entered by the main thread.
-
-    Each reader sets the process's warning filters while it reads. Inside this context they are set
-    once, so that they change under nobody who sets his own meanwhile.
-    """
-    return _pillow_guard(MAX_PIXELS)
-
-
-@contextlib.contextmanager
-def _opened(path: PathLike, max_pixels: int | None) -> Iterator[Image.Image]:
-    """Opens a picture, its header only; whatever fails until it is closed is a `UserError`."""
-    name = _name(path)
-    try:
-        file = Path(path).open("rb")  # noqa: SIM115 (closed below, apart from these errors)
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise UserError(f"{name}: is a folder; give a picture file") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise UserError(f"{name}: cannot be read: {_reason(error)}") from error
-    with file, _recognized(file, name, max_pixels) as image:
-        yield image
-
-
-@contextlib.contextmanager
-def _recognized(file: IO[bytes], name: str, max_pixels: int | None) -> Iterator[Image.Image]:
-    """As `_opened`, for the content of a file."""
-    Image.init()
-    formats = [kind for kind in _INPUT_FORMATS if kind in Image.OPEN]
-    try:
-        with _pillow_guard(max_pixels), Image.open(file, formats=formats) as image:
-            _check_size(image, max_pixels, name)
-            yield image
-    except UserError:
-        raise
-    except Image.DecompressionBombError as error:
-        # Pillow refuses twice the limit on its own, before it knows anything but the size.
-        count = re.search(r"\((\d+) pixels", str(error))
-        assert max_pixels is not None
-        raise _too_large(name, int(count[1]) if count else 2 * max_pixels, max_pixels) from None
-    except UnidentifiedImageError:
-        if not (file.seek(0) or file.read(1)):
-            raise UserError(f"{name}: the file is empty; give a picture file") from None
-        raise UserError(
-            f"{name}: not a picture in a format that can be read, or its header is broken; "
-            "convert it to PNG or JPEG"
-        ) from None
-    except MemoryError as error:
-        raise UserError(
-            f"{name}: not enough memory to decode it; give a smaller picture"
-        ) from error
-    except Exception as error:  # the decoders raise anything at all on broken files
-        raise UserError(
-            f"{name}: the picture is truncated or broken ({_reason(error)}); "
-            "get a whole copy of it, or open and save it in an image editor"
-        ) from error
-
-
-def _check_size(image: Image.Image, max_pixels: int | None, name: str) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise UserError(f"{name}: the picture has no pixels ({width} x {height}); give another one")
-    if max_pixels is not None and width * height > max_pixels:
-        raise _too_large(name, width * height, max_pixels, f"{width} x {height} = ")
-
-
-def _too_large(name: str, count: int, limit: int, size: str = "") -> UserError:
-    return UserError(
-        f"{name}: the picture has {size}{count} pixels, over the limit of {limit}; "
-        f"make it smaller, or raise the limit with --max-pixels {count}"
-    )
-
-
-def _orientation(image: Image.Image) -> int:
-    with contextlib.suppress(Exception):  # broken EXIF says nothing
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return 1
-
-
-def _oriented(array: NDArray[_Kind], orientation: int) -> NDArray[_Kind]:
-    """Turns an array as EXIF's orientation (1 to 8) asks; unknown ones ask for nothing."""
-    if orientation in (5, 6, 7, 8):  # stored with rows and columns exchanged
-        array = array.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return np.ascontiguousarray(array)
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, FloatArray | None]:
-    """Parts a decoded picture into one without alpha, of the same kind of colour, and its alpha."""
-    if not image.has_transparency_data:
-        return image, None
-    if image.mode.startswith("I"):  # a transparent level, as wide as the pixels
-        visible = np.asarray(image) != image.info["transparency"]
-        return image, visible.astype(np.float32)
-    rgba = image.convert("RGBA")
-    grey = image.mode in ("1", "L", "LA")
-    alpha = np.divide(np.asarray(rgba.getchannel("A")), 255, dtype=np.float32)
-    return rgba.getchannel("R") if grey else rgba.convert("RGB"), alpha
-
-
-def _fill_hidden(pixels: FloatArray, alpha: FloatArray) -> None:
-    """Gives pixels of alpha 0 the mean colour of the others, in place."""
-    hidden = alpha == 0
-    if hidden.any() and not hidden.all():
-        pixels[hidden] = np.tensordot(alpha, pixels, 2) / alpha.sum()
-
-
-def _colors(image: Image.Image, profile: bytes | None, name: str | None) -> FloatArray:
-    """The sRGB colours of a picture without alpha: float32 [height, width, 3]."""
-    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
-        return _grey_colors(_grey_values(image), profile, name)
-    if image.mode not in ("RGB", "CMYK", "LAB"):
-        image = image.convert("RGB")
-    converted = _apply_profile(image, profile, name) if profile else None
-    if converted is None:
-        converted = image.convert("RGB")
-    return np.divide(np.asarray(converted), 255, dtype=np.float32)
-
-
-def _grey_colors(values: FloatArray, profile: bytes | None, name: str | None) -> FloatArray:
-    """Colours of grey values; the profile acts as a curve, so that 16 bits stay finer than 8."""
-    if profile:
-        levels = np.arange(256, dtype=np.uint8)
-        ramp = _apply_profile(Image.fromarray(levels[None]), profile, name)
-        if ramp is not None:
-            curve = np.asarray(ramp)[0] / 255.0
-            channels = [np.interp(values, levels / 255.0, curve[:, c]) for c in range(3)]
-            return np.stack(channels, axis=-1).astype(np.float32)
-    return np.repeat(values[..., None], 3, axis=-1)
-
-
-def _grey_values(image: Image.Image) -> FloatArray:
-    """The values of a grey picture of any depth: float32 [height, width] in [0, 1]."""
-    if image.mode in ("1", "L"):
-        return np.divide(np.asarray(image.convert("L")), 255, dtype=np.float32)
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # a TIFF's; the others have 16 bits
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=1.0, neginf=0.0)
-    else:
-        bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
-        values = np.asarray(image)
-        if bits == 32 and not signed:
-            values = values.view(np.uint32)  # Pillow keeps the bits but calls them signed
-        values = (values / (2 ** (bits - signed) - 1)).astype(np.float32)
-    values = np.clip(values, 0, 1)
-    # Pillow inverts TIFF's white-is-zero only where pixels have at most 8 bits.
-    return 1 - values if tags.get(262) == 0 else values
-
-
-def _apply_profile(image: Image.Image, profile: bytes, name: str | None) -> Image.Image | None:
-    """Converts to sRGB by an embedded profile; None, with a warning, where it is of no use."""
-    level = logging.WARNING if name is not None else logging.DEBUG
-    try:
-        source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
-        if image.mode == "L" and space == "RGB":  # common: a grey picture that says sRGB
-            image = image.convert("RGB")
-        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
-        if space == "GRAY":  # the shortcut for grey is wrong by several levels near black
-            flags |= ImageCms.Flags.NOOPTIMIZE
-        if space != _PROFILE_SPACES[image.mode]:
-            _log.log(
-                level,
-                "%s: its colour profile is for %s, but the picture is %s; taken as sRGB",
-                *(name, space, image.mode),
-            )
-            return None
-        return ImageCms.profileToProfile(
-            image,
-            source,
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-            flags=flags,
-        )
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        reason = _reason(error)
-        _log.log(level, "%s: its colour profile is broken (%s); taken as sRGB", name, reason)
-        return None
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -555,7 +318,7 @@ def check_output_path(path: PathLike, *, size: tuple[int, int] | None = None) ->
         UserError: the suffix is unknown, the folder is missing or cannot be written to, the target
             is a folder or write-protected, or the picture is too large for the format.
     """
-    name, path = _name(path), Path(path)
+    name, path = printable(path), Path(path)
     if path.suffix.lower() not in OUTPUT_FORMATS:
         known = ", ".join(OUTPUT_FORMATS)
         raise UserError(
@@ -566,12 +329,13 @@ def check_output_path(path: PathLike, *, size: tuple[int, int] | None = None) ->
         if target.is_dir():
             raise UserError(f"{name}: is a folder; give the name of a file in it")
         if not target.parent.is_dir():
-            raise UserError(f"{name}: its folder does not exist; make {_name(path.parent)} first")
+            folder = printable(path.parent)
+            raise UserError(f"{name}: its folder does not exist; make {folder} first")
         if target.exists() and not target.is_file():
             raise UserError(f"{name}: is not an ordinary file; give another name")
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, impossible names
         raise UserError(
-            f"{name}: cannot be written to: {_reason(error)}; give another name"
+            f"{name}: cannot be written to: {reason_of(error)}; give another name"
         ) from error
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise UserError(f"{name}: its folder cannot be written to; choose another folder")
@@ -710,7 +474,7 @@ def _metadata_text(metadata: Mapping[str, str] | None, path: Path) -> str:
         return text
     _log.warning(
         "%s: metadata of %d bytes is left out; at most %d fit",
-        *(_name(path), len(text), _MAX_METADATA_BYTES),
+        *(printable(path), len(text), _MAX_METADATA_BYTES),
     )
     return ""
 
@@ -751,7 +515,7 @@ def _replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(target)
     except OSError as error:
         advice = "free some space" if error.errno == errno.ENOSPC else "choose another folder"
-        raise UserError(f"{_name(path)}: not written: {_reason(error)}; {advice}") from error
+        raise UserError(f"{printable(path)}: not written: {reason_of(error)}; {advice}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -903,18 +667,3 @@ def _label(label: str, width: int, size: int) -> FloatArray:
     image = Image.new("L", (width, 2 * size), 255)
     ImageDraw.Draw(image).text((width / 2, size), shown, fill=0, font=font, anchor="mm")
     return np.divide(np.asarray(image)[..., None], 255, dtype=np.float32)
-
-
-# ------------------------------------------------------------------------------------ error lines
-
-
-def _name(path: PathLike) -> str:
-    """A path for an error message: one line, whatever is in it."""
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)
-
-
-def _reason(error: Exception) -> str:
-    """What an exception says, in one line, without the path (which the message has already)."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__

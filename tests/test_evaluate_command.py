@@ -460,6 +460,14 @@ def test_a_survey_can_be_stopped(files, tmp_path):
     assert run.write_survey(*arguments)
 
 
+def test_a_page_that_is_there_is_kept_and_nothing_painted_for_another(files, painted, tmp_path):
+    (tmp_path / "key.json").write_text("answers depend on it")
+    with pytest.raises(UserError, match=r"key\.json exists"):
+        run.write_survey(few(files), tmp_path / "out", tmp_path)
+    assert painted == []
+    assert (tmp_path / "key.json").read_text() == "answers depend on it"
+
+
 # --- the commands --------------------------------------------------------------------------------
 
 

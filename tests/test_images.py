@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from jaxstyle import images
+from jaxstyle import decoders, images
 from jaxstyle.errors import UserError
 
 RANDOM = np.random.default_rng(7)
@@ -349,7 +349,7 @@ def test_cmyk_profiles_are_converted(tmp_path, suffix):
 )
 def test_useless_profiles_are_warned_of_and_ignored(tmp_path, caplog, profile):
     path = write(tmp_path / "x.png", COLORS, icc_profile=profile)
-    with caplog.at_level(logging.WARNING, "jaxstyle.images"):
+    with caplog.at_level(logging.WARNING, "jaxstyle.decoders"):
         pixels = images.load(path).pixels
     np.testing.assert_allclose(pixels, COLORS / 255, atol=1e-6)
     (record,) = caplog.records
@@ -963,7 +963,7 @@ def test_crop_is_resize_and_cut():
 def test_many_readers_change_the_filters_of_warnings_once(tmp_path):
     path = write(tmp_path / "x.png", COLORS)
     before = list(warnings.filters)
-    with images.reading():
+    with decoders.reading():
         inside = list(warnings.filters)
         assert inside != before
         eight_bits(path)

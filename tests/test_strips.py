@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, ImageCms
 from processes import memory_of
 
-from jaxstyle import images, strips
+from jaxstyle import decoders, images, strips
 from jaxstyle.errors import UserError
 
 RANDOM = np.random.default_rng(11)
@@ -188,7 +188,7 @@ def test_colour_profiles(tmp_path, request, kind):
 def test_a_broken_profile_is_warned_of_once(tmp_path, never_whole, caplog, kind):
     values, options = KINDS[kind]
     path = write_tiff(tmp_path / "x.tif", values, **options, iccprofile=b"nonsense")
-    with caplog.at_level(logging.WARNING, "jaxstyle.images"):
+    with caplog.at_level(logging.WARNING, "jaxstyle.decoders"):
         images.load(path, longer_side=37)
     (record,) = caplog.records
     assert str(path) in record.getMessage()
@@ -377,9 +377,11 @@ def test_other_formats_are_shrunk_in_bands(tmp_path, request, monkeypatch, kind)
     expected = whole(path, 37)
     request.getfixturevalue("small_bands")
     heights = []
-    colors = images._colors
+    colors = decoders.colors
     monkeypatch.setattr(
-        images, "_colors", lambda image, *rest: heights.append(image.height) or colors(image, *rest)
+        decoders,
+        "colors",
+        lambda image, *rest: heights.append(image.height) or colors(image, *rest),
     )
     assert_same(images.load(path, longer_side=37), expected)
     assert max(heights) == 5

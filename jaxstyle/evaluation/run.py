@@ -115,6 +115,7 @@ def write_survey(
         UserError: something cannot be read or is there already, or nothing paints.
     """
     _check(config)
+    survey.page_files(target, overwrite=overwrite)  # before hours of painting
     context = _prepare(config, folder, note, warn, stopping)
     studio = context.studio
     names = [name for name in context.painters if studio.paints(name)]

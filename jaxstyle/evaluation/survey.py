@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxstyle import images
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 from jaxstyle.evaluation import statistics
 from jaxstyle.evaluation.tables import Cell, Column, Table, write_file
 
@@ -74,6 +74,26 @@ class Trial:
     name: str
 
 
+def page_files(folder: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Where the page and its key go.
+
+    Args:
+        folder: of both; it need not exist.
+        overwrite: whether they may be there already.
+
+    Returns:
+        The paths of the page and of the key.
+
+    Raises:
+        UserError: one of them exists and `overwrite` is not set.
+    """
+    files = Path(folder) / PAGE_NAME, Path(folder) / KEY_NAME
+    for path in files:
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} exists: choose another folder, or replace it with --overwrite")
+    return files
+
+
 def write_page(
     folder: PathLike, trials: Sequence[Trial], *, title: str, seed: int = 0, overwrite: bool = False
 ) -> Path:
@@ -101,10 +121,7 @@ def write_page(
             cannot be written.
     """
     _check_names(trials, title)
-    page, key = Path(folder) / PAGE_NAME, Path(folder) / KEY_NAME
-    for path in (page, key):
-        if path.exists() and not overwrite:
-            raise UserError(f"{path} exists: choose another folder, or replace it with --overwrite")
+    page, key = page_files(folder, overwrite=overwrite)
     codes = _codes(seed)
     files: dict[str, bytes] = {}  # by digest: photos and paintings come again in other trials
     pictures: dict[str, dict[str, str]] = {}
@@ -292,7 +309,7 @@ def _load(path: PathLike) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path}: cannot be read: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON: give the file as it was downloaded") from error
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxstyle import images
-from jaxstyle.errors import UserError
+from jaxstyle import decoders, images
+from jaxstyle.errors import UserError, reason_of
 from jaxstyle.evaluation.painters import Painter
 
 Record = dict[str, Any]
@@ -85,7 +85,7 @@ def measure(
             disk = time.perf_counter() - begun
             written = len(list(Path(made).iterdir()))
     except OSError as error:
-        raise UserError(f"{os.fspath(folder)}: {error.strerror or error}") from error
+        raise UserError(f"{os.fspath(folder)}: {reason_of(error)}") from error
     begun = time.perf_counter()
     for number, rows in enumerate(rows_of):
         first = number * batch
@@ -110,7 +110,7 @@ def _through_files(
     reads: collections.deque[Future[np.ndarray]] = collections.deque()
     writes: collections.deque[Future[None]] = collections.deque()
     waiting, most, number = iter(paths), _AHEAD * max(rows_of), 0
-    with images.reading(), ThreadPoolExecutor(_THREADS) as pool:
+    with decoders.reading(), ThreadPoolExecutor(_THREADS) as pool:
         for rows in rows_of:
             for path in itertools.islice(waiting, most - len(reads)):
                 reads.append(pool.submit(_square, path, size))
@@ -129,7 +129,7 @@ def _square(path: Path, size: int) -> np.ndarray:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
     pixels = images.decode(content, name=str(path), least_side=size)
     height, width = pixels.shape[:2]
     side = min(height, width)

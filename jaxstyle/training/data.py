@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxstyle import images
+from jaxstyle import decoders, images
 from jaxstyle.errors import UserError
 from jaxstyle.training.config import TrainConfig
 from jaxstyle.training.sources import Pixels, Source, UnreadableImage, open_source
@@ -202,7 +202,7 @@ class Batches:
             part = _slice(rows, process_index, process_count)
             self._readers.append(_open(config, setting))
             self._plan[kind] = _Crops(self._readers[-1], config, kind), rows, part
-        self._quiet = images.reading()
+        self._quiet = decoders.reading()
         self._quiet.__enter__()
         self._pool = ThreadPoolExecutor(config.data.threads, thread_name_prefix="jaxstyle-data")
         self._ahead: collections.deque[tuple[dict[str, Pixels], list[Future[None]]]]

@@ -14,7 +14,7 @@ from etils import epath
 from numpy.typing import NDArray
 
 from jaxstyle import images
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 
 Pixels = NDArray[np.uint8]
 
@@ -96,7 +96,7 @@ class _Files:
         try:
             content = path.read_bytes()
         except Exception as error:  # as above
-            raise UnreadableImage(f"{path}: cannot be read: {_line(error)}") from error
+            raise UnreadableImage(f"{path}: cannot be read: {reason_of(error)}") from error
         return _decode(content, str(path), self._least_side)
 
 
@@ -136,7 +136,7 @@ def _find(spec: str) -> list[epath.Path]:
     except UserError:
         raise
     except Exception as error:  # each kind of bucket has exceptions of its own
-        raise UserError(f"{spec}: cannot be read: {_line(error)}") from error
+        raise UserError(f"{spec}: cannot be read: {reason_of(error)}") from error
     if not paths:
         known = ", ".join(images.INPUT_SUFFIXES)
         raise UserError(f"{spec}: holds no picture; looked for {known}")
@@ -167,12 +167,6 @@ def _decode(content: bytes, name: str, least_side: int) -> Pixels:
         raise UnreadableImage(str(error).rpartition(";")[0] or str(error)) from error
 
 
-def _line(error: BaseException) -> str:
-    """What an exception says, in one line, without the path, which is said already."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
 class _Prepared:
     """A split of a prepared dataset: records, and how to take a picture's file out of one."""
 
@@ -190,7 +184,7 @@ class _Prepared:
         try:
             content = self._extract(self._records[index])
         except Exception as error:  # whatever a broken record makes the reader say
-            raise UnreadableImage(f"{name}: cannot be read: {_line(error)}") from error
+            raise UnreadableImage(f"{name}: cannot be read: {reason_of(error)}") from error
         return _decode(content, name, self._least_side)
 
 
@@ -236,9 +230,9 @@ def _open_split(builder: Any, spec: str, split: str, least: int) -> Source:
             "tensorflow_datasets again, with file_format='array_record'"
         ) from error
     except ImportError as error:  # it comes with tensorflow_datasets, but not on every system
-        raise UserError(f"{spec}: {_line(error)}; try pip install array_record") from error
+        raise UserError(f"{spec}: {reason_of(error)}; try pip install array_record") from error
     except Exception as error:  # the split is anything that they can parse
-        reason = _line(error).partition(". ")[0]
+        reason = reason_of(error).partition(". ")[0]
         raise UserError(f"{spec}: no such split ({reason}); it has {known}") from error
     if not len(records):
         raise UserError(f"{spec}: holds no picture; name another split of {known}")
