@@ -24,7 +24,6 @@ from jaxstyle.errors import UserError
 from jaxstyle.trace import TERMS, Trace, trace_files
 
 if TYPE_CHECKING:
-    from jaxstyle.methods import gatys_layout
     from jaxstyle.methods.gatys import Iterate
 
 _PREVIEW_SECONDS = 2.0
@@ -273,18 +272,14 @@ class Painter:
 
     def _say_tiles(self, size: tuple[int, int]) -> None:
         """Says how a large picture is computed."""
-        side = self._cutting().of(self.job.features.params, self.job.config, size)
+        from jaxstyle.methods import gatys_sharded
+
+        arguments = self.job.arguments
+        tile = options.tile_of(arguments)
+        cutting = gatys_sharded.cutting(tile, arguments.memory, self._devices)
+        side = cutting.of(self.job.features.params, self.job.config, size)
         if side is not None:
             self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
-
-    def _cutting(self) -> gatys_layout.Cutting:
-        from jaxstyle import rows
-        from jaxstyle.methods import gatys_layout, gatys_sharded
-
-        tile, memory = options.tile_of(self.job.arguments), self.job.arguments.memory
-        if self._devices is not None and tile == "auto":
-            memory = gatys_sharded.pooled_memory(rows.make_mesh(self._devices), memory)
-        return gatys_layout.Cutting(tile, memory)
 
     def _resumption(self, task: paths.Task, content: np.ndarray) -> Resumption | None:
         """Where the state is kept, if the user wants that."""

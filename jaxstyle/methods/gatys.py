@@ -137,9 +137,7 @@ def stylize(
         raise ValueError(f"expected devices of the default platform, {platform()}; got {devices}")
     if resume is not None and mesh is not None and jax.process_count() > 1:
         raise ValueError("a run of several processes cannot be gone on from")
-    if mesh is not None and tile == "auto":
-        memory = gatys_sharded.pooled_memory(mesh, memory)
-    cutting = Cutting(tile, memory)
+    cutting = gatys_sharded.cutting(tile, memory, devices)
     cutting.of(network.params, config, (1, 1))  # or it is refused
     return _scales(content, pictures, weights, network, config, start, cutting, resume, mesh)
 

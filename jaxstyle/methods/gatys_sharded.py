@@ -23,7 +23,7 @@ from jaxstyle import features as vgg
 from jaxstyle import tiling
 from jaxstyle.config import StylizeConfig
 from jaxstyle.methods import gatys_updates
-from jaxstyle.methods.gatys_layout import Sizes, layers_of
+from jaxstyle.methods.gatys_layout import Cutting, Sizes, layers_of
 from jaxstyle.methods.gatys_parts import (
     Network,
     Whole,
@@ -244,17 +244,25 @@ def to_host(state: State, height: int) -> State:
     )
 
 
-def pooled_memory(mesh: Mesh, memory: int | None = None) -> int:
-    """Bytes that an update may take on all devices together, the same in every process.
+def cutting(
+    tile: int | str | None, memory: int | None = None, devices: Sequence[Any] | None = None
+) -> Cutting:
+    """How a picture may be cut into tiles whose rows lie on some devices, or on the default one.
 
     Args:
-        mesh: the devices.
-        memory: bytes on each of them, or in each process where they are CPUs; by default half of
-            what is available.
+        tile: as for `Cutting`.
+        memory: bytes that an update may take on each device, or in each process where they are
+            CPUs; by default half of what is available.
+        devices: those of all processes; None for the default device.
+
+    Returns:
+        The same in every process, with the memory of all devices together.
     """
+    if devices is None or tile != "auto":
+        return Cutting(tile, memory)
     own = tiling.available_memory() // 2 if memory is None else memory
     if jax.process_count() > 1:
         # Tiles must be the same everywhere.
         own = int(multihost_utils.process_allgather(np.float32(own)).min())
-    shared = mesh.devices.flat[0].platform == "cpu"
-    return own * (jax.process_count() if shared else mesh.size)
+    shared = devices[0].platform == "cpu"
+    return Cutting(tile, own * (jax.process_count() if shared else len(devices)))
