@@ -18,6 +18,8 @@ from jaxstyle import cli, images, runtime, weights
 from jaxstyle.config import PRESETS, StylizeConfig, preset
 from jaxstyle.methods import gatys
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 WIDTHS = {"conv1_1": 4, "conv1_2": 4, "conv2_1": 4, "conv2_2": 6}
 WIDTHS |= {f"conv3_{i}": 6 for i in (1, 2, 3, 4)} | {f"conv4_{i}": 8 for i in (1, 2, 3, 4)}
 WIDTHS |= {"conv5_1": 8}

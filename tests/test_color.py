@@ -8,6 +8,8 @@ from jax import export
 
 from jaxstyle import color
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 METHODS = ("cholesky", "symmetric", "channel")
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 

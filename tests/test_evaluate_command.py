@@ -18,6 +18,8 @@ from jaxstyle.errors import UserError
 from jaxstyle.evaluation import judges, painters, protocols, run, speed, speeds, tables
 from jaxstyle.evaluation.config import EvaluateConfig, MethodConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 PHOTOS = ("a", "b", "c")
 CONFIG = """
 from jaxstyle.evaluation.config import EvaluateConfig, MethodConfig

@@ -18,6 +18,8 @@ from jaxstyle import objective as objectives
 from jaxstyle.config import PRESETS, StylizeConfig, preset, replace
 from jaxstyle.methods import gatys, gatys_scales, gatys_updates
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 # Few and narrow layers, for they are what the compiler takes long for.
 NETWORK = networks.random_weights(widths=((6,), (8,)))._replace(padding="zero")
 # Nothing is left to the defaults, which may change.

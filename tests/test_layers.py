@@ -9,6 +9,8 @@ import pytest
 
 from jaxstyle import layers
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 KEY = jax.random.key(0)
 
 

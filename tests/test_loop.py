@@ -17,6 +17,8 @@ from jaxstyle.errors import UserError
 from jaxstyle.training import checkpoints, loop, report, resuming
 from jaxstyle.training.config import DataConfig, OptimizerConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 TIMES = ("seconds", "images_per_second", "waiting")
 
 

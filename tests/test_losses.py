@@ -29,6 +29,8 @@ from jaxstyle.losses import (
     total_variation,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SHAPE = (2, 5, 7, 6)
 OTHER = (2, 4, 6, 6)
 

@@ -18,6 +18,8 @@ from jaxstyle.training import meeting, parallel
 from jaxstyle.training.config import DataConfig, OptimizerConfig, TrainConfig
 from jaxstyle.training.updates import init_state, make_update
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 CONFIG = TrainConfig(
     method="distill", steps=4, batch_size=8, optimizer=OptimizerConfig(learning_rate=1e-2)
 )

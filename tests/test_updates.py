@@ -20,6 +20,8 @@ from jaxstyle.training.updates import (
     make_update,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 ROWS, INPUTS, OUTPUTS = 24, 5, 4
 KEY = jax.random.key(0)
 DESCENT = OptimizerConfig(name="sgd", b1=0.0, learning_rate=1.0)
