@@ -35,6 +35,15 @@ def quick_compiler() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture
+def small_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture is large, and bands of those of 83 columns have five rows."""
+    from jaxstyle import strips
+
+    monkeypatch.setattr(strips, "LARGE_PIXELS", 0)
+    monkeypatch.setattr(strips, "BAND_PIXELS", 5 * 83)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forgotten_programs() -> Iterator[None]:
     """No module keeps the compiled programs of those before it: they would be gigabytes."""

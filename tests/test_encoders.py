@@ -6,31 +6,17 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from messages import user_error
 from PIL import Image
 from processes import memory_of
 
-from jaxstyle import encoders, images, strips
+from jaxstyle import encoders, images
 from jaxstyle.errors import UserError
 
 RANDOM = np.random.default_rng(11)
 HEIGHT, WIDTH = 61, 83
 COLORS = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 ALPHA = RANDOM.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
-
-
-@pytest.fixture
-def small_bands(monkeypatch):
-    """Everything is large, and bands have a few rows."""
-    monkeypatch.setattr(strips, "LARGE_PIXELS", 0)
-    monkeypatch.setattr(strips, "BAND_PIXELS", 5 * WIDTH)
-
-
-def user_error(function, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def smooth(height=HEIGHT, width=WIDTH) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from messages import user_error
 from PIL import Image, ImageCms, ImageOps
 
 from jaxstyle import decoders, images
@@ -29,16 +30,6 @@ def write(path: Path, image, **options) -> Path:
         image = Image.fromarray(image)
     image.save(path, **options)
     return path
-
-
-def user_error(function, *args, **options) -> str:
-    """The message of the UserError that a call ends in: always one line."""
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    message = str(caught.value)
-    assert message
-    assert "\n" not in message
-    return message
 
 
 def smooth(height=48, width=64):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from messages import user_error
 from PIL import Image
 
 from jaxstyle import images
@@ -23,14 +24,6 @@ def picture(path: Path, level: int, *, height=10, width=12) -> Path:
 
 def levels(source) -> list[int]:
     return [int(source[index][0, 0, 0]) for index in range(len(source))]
-
-
-def user_error(spec, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        open_source(spec, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # ------------------------------------------------------------------------------ folders and files
@@ -70,12 +63,12 @@ def test_one_file_and_several_sources(tmp_path, monkeypatch):
 
 
 def test_sources_that_are_not_there(tmp_path):
-    assert "no such folder or file" in user_error(str(tmp_path / "none"))
-    assert ".png" in user_error(str(tmp_path))
+    assert "no such folder or file" in user_error(open_source, str(tmp_path / "none"))
+    assert ".png" in user_error(open_source, str(tmp_path))
     picture(tmp_path / "x.png", 0)
     for spec in ("", " ", f"{tmp_path},", f",{tmp_path}"):
-        assert "names no pictures" in user_error(spec)
-    assert "no such" in user_error(f"{tmp_path},{tmp_path}/none")
+        assert "names no pictures" in user_error(open_source, spec)
+    assert "no such" in user_error(open_source, f"{tmp_path},{tmp_path}/none")
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -128,7 +121,7 @@ def test_buckets(monkeypatch):
         bucket.pipe(f"gs://pictures/{name}", encoded.getvalue())
     assert levels(open_source("gs://pictures")) == [7, 7]
     assert levels(open_source("gs://pictures/b/x.png")) == [7]
-    assert "no such folder" in user_error("gs://pictures/none")
+    assert "no such folder" in user_error(open_source, "gs://pictures/none")
 
 
 def test_a_bucket_that_cannot_be_reached_is_the_users_to_mend(monkeypatch):
@@ -139,7 +132,9 @@ def test_a_bucket_that_cannot_be_reached_is_the_users_to_mend(monkeypatch):
 
     monkeypatch.setattr(backend.fsspec_backend, "fs", fail)
     monkeypatch.setattr(backend.tf_backend, "isdir", fail)
-    assert "gs://pictures: cannot be read: Please install gcsfs" in user_error("gs://pictures")
+    assert "gs://pictures: cannot be read: Please install gcsfs" in user_error(
+        open_source, "gs://pictures"
+    )
 
 
 # ------------------------------------------------------------------------------ prepared datasets
@@ -216,26 +211,26 @@ def test_prepared_datasets_are_read_by_threads(tiny):
     ],
 )
 def test_prepared_datasets_that_are_not_there(tiny, spec, part):
-    assert part in user_error(spec, tfds_dir=tiny)
+    assert part in user_error(open_source, spec, tfds_dir=tiny)
 
 
 def test_a_dataset_without_a_split_named_train(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     image = tfds.features.Image(encoding_format="png")
     folder = prepare(tmp_path, {"photos": [{"image": encoded(3), "label": 0}]}, image=image)
-    assert "tfds:tiny:SPLIT, of photos" in user_error("tfds:tiny", tfds_dir=folder)
+    assert "tfds:tiny:SPLIT, of photos" in user_error(open_source, "tfds:tiny", tfds_dir=folder)
     assert levels(open_source("tfds:tiny:photos", tfds_dir=folder)) == [3]
 
 
 def test_a_dataset_without_pictures(tmp_path):
     folder = prepare(tmp_path, {"train": [{"label": 0}]})
-    assert "no feature 'image'" in user_error("tfds:tiny", tfds_dir=folder)
+    assert "no feature 'image'" in user_error(open_source, "tfds:tiny", tfds_dir=folder)
 
 
 def test_a_dataset_in_files_without_random_access(tiny):
     path = Path(tiny) / "tiny" / "1.0.0" / "dataset_info.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "fileFormat": "tfrecord"}))
-    assert "file_format='array_record'" in user_error("tfds:tiny", tfds_dir=tiny)
+    assert "file_format='array_record'" in user_error(open_source, "tfds:tiny", tfds_dir=tiny)
 
 
 def test_a_broken_picture_in_a_dataset(tiny, monkeypatch):
@@ -256,7 +251,7 @@ def test_a_broken_picture_in_a_dataset(tiny, monkeypatch):
 def test_without_tensorflow_datasets(monkeypatch):
     for name in ("tensorflow_datasets", "tensorflow_datasets.core.read_only_builder"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert "pip install 'jaxstyle[tfds]'" in user_error("tfds:tiny")
+    assert "pip install 'jaxstyle[tfds]'" in user_error(open_source, "tfds:tiny")
 
 
 def test_without_array_record(tiny, monkeypatch):
@@ -266,4 +261,4 @@ def test_without_array_record(tiny, monkeypatch):
         raise ImportError("No module named 'array_record'")
 
     monkeypatch.setattr(ReadOnlyBuilder, "as_data_source", fail)
-    assert "pip install array_record" in user_error("tfds:tiny", tfds_dir=tiny)
+    assert "pip install array_record" in user_error(open_source, "tfds:tiny", tfds_dir=tiny)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from messages import user_error
 from PIL import Image, ImageCms
 from processes import memory_of
 
@@ -23,13 +24,6 @@ ALPHA[10:40, 20:50] = 0
 
 
 @pytest.fixture
-def small_bands(monkeypatch):
-    """Everything is large, and bands have a few rows."""
-    monkeypatch.setattr(strips, "LARGE_PIXELS", 0)
-    monkeypatch.setattr(strips, "BAND_PIXELS", 5 * WIDTH)
-
-
-@pytest.fixture
 def never_whole(small_bands, monkeypatch):
     """Pillow may open files, but not decode them."""
 
@@ -37,14 +31,6 @@ def never_whole(small_bands, monkeypatch):
         raise AssertionError("decoded as a whole")
 
     monkeypatch.setattr("PIL.TiffImagePlugin.TiffImageFile.load", refuse)
-
-
-def user_error(function, *args, **options) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def write_tiff(path: Path, values, **options) -> Path:
