@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,31 @@ def quick_compiler() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def in_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    """Goes to an own folder with copies of files, for commands that run in this process."""
+    from jaxstyle import runtime
+
+    def go(folder: Path) -> Path:
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(runtime, "prepare", lambda **_: None)
+        return tmp_path
+
+    return go
+
+
+@pytest.fixture
+def tiny_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Knows the method of tests/tiny.py by the name of `tiny`."""
+    import tiny
+
+    from jaxstyle import methods
+
+    load = methods.load
+    monkeypatch.setattr(methods, "load", lambda name: tiny if name == "tiny" else load(name))
 
 
 @pytest.fixture

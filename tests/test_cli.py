@@ -14,7 +14,7 @@ from processes import ROOT, python
 from safetensors.numpy import save_file
 
 import jaxstyle
-from jaxstyle import cli, images, runtime, weights
+from jaxstyle import cli, images, weights
 from jaxstyle.config import PRESETS, StylizeConfig, preset
 from jaxstyle.methods import gatys
 
@@ -67,17 +67,14 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def command(pictures, tmp_path, monkeypatch):
+def command(pictures, in_copy):
     """Runs `jaxstyle stylize` in a folder with the pictures, without touching this process."""
-    for path in pictures.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "prepare", lambda **_: None)
+    folder = in_copy(pictures)
 
     def run(*arguments):
         return cli.main(["stylize", *map(str, arguments), "--features", "net.safetensors"])
 
-    run.folder = tmp_path
+    run.folder = folder
     return run
 
 

@@ -17,7 +17,7 @@ from jaxstyle.errors import UserError
 from jaxstyle.training import checkpoints, loop, report, resuming
 from jaxstyle.training.config import DataConfig, OptimizerConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.usefixtures("quick_compiler", "tiny_method")
 
 TIMES = ("seconds", "images_per_second", "waiting")
 
@@ -41,12 +41,6 @@ class Observer:
         self.lines.append(message)
 
     complain = note
-
-
-@pytest.fixture(autouse=True)
-def method(monkeypatch):
-    load = methods.load
-    monkeypatch.setattr(methods, "load", lambda name: tiny if name == "tiny" else load(name))
 
 
 @pytest.fixture(scope="module", autouse=True)

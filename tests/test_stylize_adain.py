@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from networks import random_params
 
-from jaxstyle import cli, color, images, models, runtime
+from jaxstyle import cli, color, images, models
 from jaxstyle.losses import Moments
 from jaxstyle.methods import adain
 
@@ -60,12 +60,9 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def command(files, tmp_path, monkeypatch):
+def command(files, in_copy):
     """Runs `jaxstyle` in a folder with the files, without touching this process."""
-    for path in files.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "prepare", lambda **_: None)
+    in_copy(files)
     return lambda *arguments: cli.main([*map(str, arguments)])
 
 

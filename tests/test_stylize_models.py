@@ -60,17 +60,14 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def command(files, tmp_path, monkeypatch):
+def command(files, in_copy):
     """Runs `jaxstyle` in a folder with the files, without touching this process."""
-    for path in files.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "prepare", lambda **_: None)
+    folder = in_copy(files)
 
     def run(*arguments):
         return cli.main([*map(str, arguments)])
 
-    run.folder = tmp_path
+    run.folder = folder
     return run
 
 

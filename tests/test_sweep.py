@@ -7,14 +7,14 @@ import pytest
 import tiny
 from processes import ROOT
 
-from jaxstyle import cli, images, methods, runtime
+from jaxstyle import cli, images, runtime
 from jaxstyle.commands.train import TrainProgress
 from jaxstyle.errors import UserError
 from jaxstyle.methods import residual
 from jaxstyle.training import checkpoints, loop, report, sweep
 from jaxstyle.training.config import TrainConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = pytest.mark.usefixtures("quick_compiler", "tiny_method")
 
 CONFIG = """
 import sys
@@ -34,12 +34,6 @@ def shared(tmp_path_factory):
     text = CONFIG.format(tests=str(ROOT / "tests"), pictures=str(pictures))
     (folder / "run.py").write_text(text)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def method(monkeypatch):
-    load = methods.load
-    monkeypatch.setattr(methods, "load", lambda name: tiny if name == "tiny" else load(name))
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,12 @@ import pytest
 import tiny
 from processes import ROOT, free_port
 
-from jaxstyle import cli, methods, runtime
+from jaxstyle import cli, runtime
 from jaxstyle.errors import UserError
 from jaxstyle.training import checkpoints, loop
 from jaxstyle.training.loop import Result
+
+pytestmark = pytest.mark.usefixtures("tiny_method")
 
 CONFIG = """
 import sys
@@ -39,12 +41,6 @@ def shared(tmp_path_factory):
     text = CONFIG.format(tests=str(ROOT / "tests"), pictures=str(pictures))
     (folder / "run.py").write_text(text)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def method(monkeypatch):
-    load = methods.load
-    monkeypatch.setattr(methods, "load", lambda name: tiny if name == "tiny" else load(name))
 
 
 @pytest.fixture

@@ -579,9 +579,7 @@ def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest
         UserError: there is no such run or checkpoint, it trained another method, or its encoder
             cannot be read.
     """
-    found = checkpoints.restore(workdir, which)
-    if found.config.method != "adain":
-        raise UserError(f"{workdir} is a run of {found.config.method}: expected one of adain")
+    found = checkpoints.restore(workdir, which, method="adain")
     encoder, padding = read_encoder(found.config.model)
     variables = {"params": updates.restored_average(found.state), "encoder": models.nested(encoder)}
     # A model is passed on: the folders of the machine that trained it stay behind.

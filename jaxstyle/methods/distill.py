@@ -204,9 +204,7 @@ def load_run(
     Raises:
         UserError: there is no such run or checkpoint, or it trained another method.
     """
-    found = checkpoints.restore(workdir, which)
-    if found.config.method != "distill":
-        raise UserError(f"{workdir} is a run of {found.config.method}: expected one of distill")
+    found = checkpoints.restore(workdir, which, method="distill")
     state, settings = found.state, found.config.model
     params = jax.tree.map(np.asarray, network(updates.restored_average(state)))
     source = f"{settings.widths} distilled from {', '.join(settings.teachers)}"

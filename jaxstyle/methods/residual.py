@@ -451,9 +451,7 @@ def load_run(workdir: str | os.PathLike[str], which: checkpoints.Which = "latest
     Raises:
         UserError: there is no such run or checkpoint, or it trained another method.
     """
-    found = checkpoints.restore(workdir, which)
-    if found.config.method != "residual":
-        raise UserError(f"{workdir} is a run of {found.config.method}: expected one of residual")
+    found = checkpoints.restore(workdir, which, method="residual")
     state = found.state
     variables = _variables(updates.restored_average(state), state["statistics"])
     variables = jax.tree.map(np.asarray, variables)

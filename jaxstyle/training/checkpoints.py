@@ -191,7 +191,11 @@ def restore_config(workdir: str | os.PathLike[str], which: Which | None = None) 
 
 
 def restore(
-    workdir: str | os.PathLike[str], which: Which = "latest", *, abstract_state: Any = None
+    workdir: str | os.PathLike[str],
+    which: Which = "latest",
+    *,
+    abstract_state: Any = None,
+    method: str | None = None,
 ) -> Restored:
     """A checkpoint of a run, with nothing written.
 
@@ -201,14 +205,18 @@ def restore(
             latest where there are no metrics. Of the latest, damaged ones are passed over.
         abstract_state: as in `Checkpoints.restore`. Without it, tuples with names and dataclasses
             become dicts, and tuples lists.
+        method: what must have been trained; None for anything.
 
     Returns:
         The state as NumPy arrays, wherever it was computed.
 
     Raises:
-        UserError: there is no such checkpoint, it cannot be read, or it has other shapes.
+        UserError: there is no such checkpoint, it cannot be read, it has other shapes, or it is of
+            another method.
     """
     found = _restore(workdir, which, config_only=False)
+    if method is not None and found.config.method != method:
+        raise UserError(f"{workdir} is a run of {found.config.method}: expected one of {method}")
     if abstract_state is None:
         return found
     where = f"the checkpoint of step {found.step} in {workdir_path(workdir) / FOLDER}"
