@@ -7,10 +7,10 @@
 
 The first: for each style loss, the relative L2 error of the gradient in tiles, at some steps along
 one trajectory that is computed whole; the same without the hundredth of the pixels that differ
-most, for where a ReLU or a maximum falls to the other side, all that it sees differs; and the error
-of the whole gradient when the picture is changed in its last bit. `--plain` takes XLA's own
-convolution in place of Winograd's. The second: the terms after so many steps, whole and
-in tiles. The third: the time of one gradient, in turns.
+most, for where a ReLU or a maximum falls to the other side, all that it sees differs; and how far
+both ways are from float64. `--plain` takes XLA's own convolution in place of Winograd's. The
+second: the terms after so many steps, whole and in tiles. The third: the time of one gradient, in
+turns.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ EXAMPLES = HERE.parent / "examples"
 Gradient = Callable[[np.ndarray], np.ndarray]
 
 
-class Both(NamedTuple):
-    """The gradient of one objective, two ways."""
+class Ways(NamedTuple):
+    """The gradient of one objective, whole, in tiles, and whole in float64."""
 
     whole: Gradient
     tiled: Gradient
+    exact: Gradient
 
 
-def prepare(arguments: argparse.Namespace, config: StylizeConfig) -> Both:
+def prepare(arguments: argparse.Namespace, config: StylizeConfig) -> Ways:
     """Targets and compiled functions of one style loss."""
     features, padding = arguments.network, arguments.network.padding
     program = gatys_updates.program(config)
@@ -54,23 +55,35 @@ def prepare(arguments: argparse.Namespace, config: StylizeConfig) -> Both:
     params = features.params if arguments.plain else vgg.prepare(features.params, padding=padding)
     options = gatys_updates.compiler_options(gatys_updates.platform())
 
-    def loss(x: Any, targets: Any, terms: Any) -> Any:
+    def loss(x: Any, params: Any, targets: Any, terms: Any) -> Any:
         return objective(params, x, targets, terms, program, padding)[0]
 
     gradient = jax.jit(jax.grad(loss), compiler_options=options)
     made = jax.jit(make_targets, static_argnames=("config", "padding"))
-    targets = made(features.params, content, [style], (1.0,), config=program, padding=padding)
+    aims = made(features.params, content, [style], (1.0,), config=program, padding=padding)
     network = gatys_parts.Network(params, padding, program)
     side = arguments.tile
-    own = gatys_tiled.make_targets(network, content, [style], (1.0,), side)
-    shares = loss_weights(config, targets), loss_weights(config, own)
+    own_aims = gatys_tiled.make_targets(network, content, [style], (1.0,), side)
+    terms, own_terms = loss_weights(config, aims), loss_weights(config, own_aims)
+
+    def whole(x: np.ndarray) -> np.ndarray:
+        return np.asarray(gradient(jnp.asarray(x), params, aims, terms))
 
     def tiled(x: np.ndarray) -> np.ndarray:
         found = np.empty_like(x)
-        gatys_tiled.value_and_gradient(network, x, own, shares[1], side, into=found)
+        gatys_tiled.value_and_gradient(network, x, own_aims, own_terms, side, into=found)
         return found
 
-    return Both(lambda x: np.asarray(gradient(jnp.asarray(x), targets, shares[0])), tiled)
+    def exact(x: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(True):
+            given = jax.tree.map(
+                lambda array: jnp.asarray(array, jnp.float64), (features.params, content, style, x)
+            )
+            plain, content_, style_, x_ = given
+            exact_aims = made(plain, content_, [style_], (1.0,), config=program, padding=padding)
+            return np.asarray(gradient(x_, plain, exact_aims, loss_weights(config, exact_aims)))
+
+    return Ways(whole, tiled, exact)
 
 
 def trajectory(arguments: argparse.Namespace, config: StylizeConfig) -> dict[int, np.ndarray]:
@@ -94,16 +107,15 @@ def error(found: np.ndarray, wanted: np.ndarray, share: float = 1.0) -> float:
 
 def exactness(arguments: argparse.Namespace) -> None:
     """Prints a row for each style loss and pooling."""
-    print("| style loss | pooling | step | tiles | of 99% | last bit |")
-    print("|---|---|--:|--:|--:|--:|")
+    print("| style loss | pooling | step | to the whole | of 99% | to float64 | the whole to it |")
+    print("|---|---|--:|--:|--:|--:|--:|")
     for name, pooling in itertools.product(arguments.losses, arguments.pooling):
         config = replace(arguments.config, style_loss=name, pooling=pooling, clamp=False)
-        both = prepare(arguments, config)
+        ways = prepare(arguments, config)
         for step, x in trajectory(arguments, config).items():
-            wanted = both.whole(x)
-            changed = both.whole(np.nextafter(x, np.float32(2)))
-            tiled = both.tiled(x)
-            errors = error(tiled, wanted), error(tiled, wanted, 0.99), error(changed, wanted)
+            whole, tiled, exact = (way(x) for way in ways)
+            errors = error(tiled, whole), error(tiled, whole, 0.99)
+            errors = *errors, error(tiled, exact), error(whole, exact)
             figures = " | ".join(f"{each:.1e}" for each in errors)
             print(f"| {name} | {pooling} | {step} | {figures} |", flush=True)
         jax.clear_caches()
@@ -121,7 +133,7 @@ def paths(arguments: argparse.Namespace) -> None:
             last.append({name: float(value) for name, value in iterate.losses.items()})
         terms = " | ".join(f"{last[-1][name]:.6g}" for name in ("total", "content", "style", "tv"))
         seconds = time.monotonic() - begun
-        print(f"| {side or 'whole'} | {iterate.step} | {terms} | {seconds:.0f} |", flush=True)
+        print(f"| {side or 'whole'} | {arguments.steps} | {terms} | {seconds:.0f} |", flush=True)
     count = len(last) // 2
     pairs = zip(last[:count], last[count:], strict=True)
     ratios = [tiled["total"] / whole["total"] - 1 for whole, tiled in pairs]
@@ -131,10 +143,10 @@ def paths(arguments: argparse.Namespace) -> None:
 
 def timing(arguments: argparse.Namespace) -> None:
     """Prints the median time of one gradient, both ways, in turns."""
-    both, x = prepare(arguments, arguments.config), arguments.content[None]
+    ways, x = prepare(arguments, arguments.config)[:2], arguments.content[None]
     seconds: tuple[list[float], list[float]] = [], []
     for number in range(arguments.rounds + 1):
-        for gradient, found in zip(both, seconds, strict=True):
+        for gradient, found in zip(ways, seconds, strict=True):
             begun = time.perf_counter()
             gradient(x)
             if number:  # the first one compiles

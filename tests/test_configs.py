@@ -61,6 +61,17 @@ def test_a_configuration_says_what_it_is(name):
     assert text.splitlines()[0].endswith(".")
 
 
+# A layer a block: all that most configurations ask for, and less to compile.
+SHORT = ((4,), (6,), (8,), (8,), (8,))
+
+
+def network(model, folder):
+    """A file of a network that has the layers of the losses."""
+    layers = {*model.content_layers, *model.style_layers}
+    short = all(layer.endswith("_1") for layer in layers)
+    return f"{folder}/{'short' if short else 'plain'}.safetensors"
+
+
 def shrink_distill(model, folder):
     teachers = [
         f"{folder}/teacher.safetensors:{spec.rpartition(':')[2]}" for spec in model.teachers
@@ -72,13 +83,12 @@ def shrink_distill(model, folder):
 
 def shrink_residual(model, folder):
     channels = (4,) * len(model.channels)
-    features = f"{folder}/plain.safetensors"
-    return {"features": features, "channels": channels, "blocks": 1, "style_size": 16}
+    return {"features": network(model, folder), "channels": channels, "blocks": 1, "style_size": 16}
 
 
 def shrink_adain(model, folder):
-    network = f"{folder}/plain.safetensors"
-    return {"encoder": network, "features": network, "modulation": min(model.modulation, 4)}
+    file = network(model, folder)
+    return {"encoder": file, "features": file, "modulation": min(model.modulation, 4)}
 
 
 SHRINK = {"adain": shrink_adain, "distill": shrink_distill, "residual": shrink_residual}
@@ -120,6 +130,7 @@ def folder(tmp_path_factory):
     teacher = Weights("teacher", heads, "zero", "normalized", "test", "")
     weights.save(folder / "teacher.safetensors", teacher)
     weights.save(folder / "plain.safetensors", random_weights())
+    weights.save(folder / "short.safetensors", random_weights(widths=SHORT))
     return folder
 
 
