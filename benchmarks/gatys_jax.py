@@ -37,7 +37,7 @@ def make(settings: dict[str, Any]) -> tuple[Callable[[], float], dict[str, float
         )
     )
     targets_seconds = time.perf_counter() - start
-    params = jax.block_until_ready(features.prepare(network.params))
+    params = jax.block_until_ready(features.prepare(network.params, brief=True))
     loss_weights = objective.loss_weights(config, targets)
     state = gatys_updates.init_state(content, config)
     start = time.perf_counter()

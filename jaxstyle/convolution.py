@@ -43,7 +43,8 @@ class PreparedKernel(NamedTuple):
     Attributes:
         kernel: the kernel itself, `[3, 3, in, out]`, used off the CPU and at borders.
         forward: six arrays `[6, in, out]`, a row each of the transformed kernel. They are separate
-            arrays because a slice of one array would be copied at every use.
+            arrays because a slice of one array would be copied at every use. None of a kernel for
+            which Winograd pays at no size of picture.
         backward: the same of the flipped kernel, `[6, out, in]`, for the gradient of the input.
     """
 
@@ -52,18 +53,23 @@ class PreparedKernel(NamedTuple):
     backward: tuple[Array, ...]
 
 
-def prepare_kernel(kernel: Any) -> PreparedKernel | Array:
+def prepare_kernel(kernel: Any, *, brief: bool = False) -> PreparedKernel | Array:
     """Transforms a frozen kernel once, for `conv2d` on the CPU.
 
     Args:
         kernel: `[height, width, in, out]`, float32, concrete (not traced).
+        brief: for a program that runs so few times that its compilation counts: narrow kernels are
+            left to XLA's convolution, which compiles in a fraction of the time.
 
     Returns:
-        A `PreparedKernel`, or the kernel as it is where Winograd pays at no size of picture.
+        A `PreparedKernel`, or the kernel as it is.
     """
     kernel = np.asarray(kernel, np.float32)
-    if kernel.shape[:2] != (3, 3) or min(kernel.shape[2:]) < winograd.LEAST_CHANNELS:
+    if kernel.shape[:2] != (3, 3):
         return jnp.asarray(kernel)
+    if min(kernel.shape[2:]) < winograd.LEAST_CHANNELS:
+        # As an array it would be taken for one that is learnt, and be transformed at each use.
+        return PreparedKernel(jnp.asarray(kernel), (), ()) if brief else jnp.asarray(kernel)
     return PreparedKernel(
         jnp.asarray(kernel),
         winograd.transform_frozen(kernel),
@@ -241,7 +247,7 @@ def _positions(images: Array) -> int:
 
 
 def _cpu_conv(images: Array, kernel: Array, rows: tuple[Array, ...]) -> Array:
-    if winograd.pays(kernel.shape, _positions(images), frozen=True):
+    if rows and winograd.pays(kernel.shape, _positions(images), frozen=True):
         return winograd.convolve(images, rows)
     return _few_conv(images, kernel)
 

@@ -56,7 +56,7 @@ def check_layers(params: Parameters, layers: Collection[str]) -> None:
             raise ValueError(f"the network has no layer {layer!r}{hint} (it has {relus})")
 
 
-def prepare(params: Parameters, *, padding: str = "zero") -> dict[str, Any]:
+def prepare(params: Parameters, *, padding: str = "zero", brief: bool = False) -> dict[str, Any]:
     """Transforms the kernels of a frozen network once, for the convolution of the CPU.
 
     The result goes wherever the parameters go, as an argument of the compiled function. Its
@@ -66,11 +66,13 @@ def prepare(params: Parameters, *, padding: str = "zero") -> dict[str, Any]:
         params: the parameters (see the module's text).
         padding: what `vgg` will be called with. But for "zero", `preprocess` becomes part of the
             first convolution.
+        brief: for a program that runs so few times that its compilation counts, see
+            `convolution.prepare_kernel`.
     """
     if padding != "zero":
         params = _without_preprocess(params)
     return {
-        name: convolution.prepare_kernel(value)
+        name: convolution.prepare_kernel(value, brief=brief)
         if name.endswith("/kernel") and name.startswith("conv")
         else jnp.asarray(value, jnp.float32)
         for name, value in params.items()

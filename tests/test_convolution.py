@@ -88,6 +88,29 @@ def test_gradient_of_a_trainable_kernel(padding):
     assert abs(found - wanted) < 1e-5 * np.linalg.norm(cotangent) * np.linalg.norm(direction)
 
 
+@pytest.mark.parametrize("padding", convolution.PADDINGS)
+def test_a_narrow_kernel_of_a_brief_program(padding):
+    """It is frozen, but has no transforms."""
+    images, kernel = arrays((7, 9), 3, 5)
+    prepared = convolution.prepare_kernel(kernel, brief=True)
+    assert isinstance(prepared, convolution.PreparedKernel)
+    assert prepared.forward == prepared.backward == ()
+
+    def inner(x, k):
+        made = convolution.conv2d(x, k, padding=padding)
+        return jnp.sum(jnp.sin(made)), made
+
+    differentiate = jax.grad(inner, has_aux=True)
+    found, made = differentiate(jnp.asarray(images), prepared)
+    wanted, _ = differentiate(jnp.asarray(images), jnp.asarray(kernel))
+    expected = reference(images, kernel, padding)
+    np.testing.assert_allclose(made, expected, atol=3e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    wide = convolution.prepare_kernel(np.zeros((3, 3, 16, 16), np.float32), brief=True)
+    assert isinstance(wide, convolution.PreparedKernel)
+    assert len(wide.forward) == len(wide.backward) == 6
+
+
 def test_gradient_of_a_prepared_kernel_is_zero():
     images, kernel = arrays((5, 6), 16, 16)
     for padding in convolution.PADDINGS:

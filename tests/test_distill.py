@@ -564,7 +564,7 @@ def test_the_network_of_a_run_can_be_used(teacher, tmp_path, average):
 
 def test_runs_of_other_methods(tmp_path, monkeypatch):
     found = types.SimpleNamespace(config=types.SimpleNamespace(method="adain"), state={})
-    monkeypatch.setattr(checkpoints, "restore", lambda *_: found)
+    monkeypatch.setattr(checkpoints, "_restore", lambda *_, **__: found)
     with pytest.raises(UserError, match=r"mine is a run of adain: expected one of distill"):
         distill.load_run("mine")
 

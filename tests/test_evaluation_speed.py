@@ -201,6 +201,15 @@ print('{"style": "sand", "sec'); raise SystemExit(3)"""
     assert "seconds" not in record
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, in a shell's background job, too, which begins deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_process(files, monkeypatch):
     started = spy(monkeypatch, [sys.executable, "-c", "import time; time.sleep(60)"])
     timer = threading.Timer(0.3, _thread.interrupt_main)

@@ -13,7 +13,7 @@ from jax import export
 from PIL import Image
 from test_features import numpy_vgg
 
-from jaxstyle import color, features, images, weights
+from jaxstyle import color, features, images, weights, winograd
 from jaxstyle import objective as objectives
 from jaxstyle.config import PRESETS, StylizeConfig, preset, replace
 from jaxstyle.methods import gatys, gatys_scales, gatys_updates
@@ -796,3 +796,23 @@ def test_finer_scales_have_fewer_steps():
         *((1, step, 4) for step in (1, 2, 3, 4)),
         *((2, step, 2) for step in (1, 2)),
     ]
+
+
+def test_no_kernel_is_transformed_at_each_update(monkeypatch):
+    """That takes ten times as many operations, which the first picture waits for."""
+
+    def refuse(kernel):
+        raise AssertionError(f"transformed at each use: {kernel.shape}")
+
+    monkeypatch.setattr(winograd, "transform", refuse)
+    # As wide as Winograd pays for a kernel that is learnt.
+    wide = networks.random_weights(widths=((64, 64), (64,)))
+    x, style = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 3))
+    assert winograd.pays((3, 3, 64, 64), 64 * 64, frozen=False)
+
+    def loss(x, params):
+        targets = objectives.make_targets(params, x, [style], (1.0,), PLAIN, "reflect")
+        shares = objectives.loss_weights(PLAIN, targets)
+        return objectives.objective(params, x, targets, shares, PLAIN, "reflect")[0]
+
+    jax.make_jaxpr(jax.grad(loss))(x, gatys_updates.prepared(wide))

@@ -198,7 +198,7 @@ def _updates(
     params, padding, config = prepared(run.features), run.features.padding, program(run.config)
     compiled = jitted(platform())
     styles = run.styles, run.style_weights
-    targets = compiled.targets(run.features.params, run.content, *styles, config, padding)
+    targets = compiled.targets(params, run.content, *styles, config, padding)
     weights = loss_weights(run.config, targets)
     state = init_state(run.start(), run.config) if run.state is None else run.state
     state = jax.tree.map(jnp.asarray, state)

@@ -188,7 +188,7 @@ def prepared(features: Weights) -> vgg.Parameters:
     # Transformed kernels serve the convolution of the CPU alone.
     if platform() != "cpu":
         return features.params
-    return vgg.prepare(features.params, padding=features.padding)
+    return vgg.prepare(features.params, padding=features.padding, brief=True)
 
 
 def program(config: StylizeConfig) -> StylizeConfig:
