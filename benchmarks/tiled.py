@@ -1,16 +1,15 @@
 """How exact tiles are, and what they cost: pixel optimisation in tiles against the whole.
 
     python benchmarks/tiled.py [--features lite] [--size 1024] [--tile 512] [--losses all]
-        [--pooling avg,max] [--at 0,5,20] [--plain] [--photo FILE] [--painting FILE]
+        [--pooling avg,max] [--at 0,5,20] [--photo FILE] [--painting FILE]
     python benchmarks/tiled.py --steps 100 [--size 1024] ...
     python benchmarks/tiled.py --rounds 5 [--size 2048] ...
 
 The first: for each style loss, the relative L2 error of the gradient in tiles, at some steps along
 one trajectory that is computed whole; the same without the hundredth of the pixels that differ
 most, for where a ReLU or a maximum falls to the other side, all that it sees differs; and how far
-both ways are from float64. `--plain` takes XLA's own convolution in place of Winograd's. The
-second: the terms after so many steps, whole and in tiles. The third: the time of one gradient, in
-turns.
+both ways are from float64. The second: the terms after so many steps, whole and in tiles. The
+third: the time of one gradient, in turns.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxstyle import features as vgg
 from jaxstyle import images, runtime, weights
 from jaxstyle.config import StylizeConfig, preset, replace
 from jaxstyle.methods import gatys, gatys_parts, gatys_tiled, gatys_updates
@@ -52,7 +50,7 @@ def prepare(arguments: argparse.Namespace, config: StylizeConfig) -> Ways:
     features, padding = arguments.network, arguments.network.padding
     program = gatys_updates.program(config)
     content, style = arguments.content[None], arguments.style[None]
-    params = features.params if arguments.plain else vgg.prepare(features.params, padding=padding)
+    params = gatys_updates.prepared(features)
     options = gatys_updates.compiler_options(gatys_updates.platform())
 
     def loss(x: Any, params: Any, targets: Any, terms: Any) -> Any:
@@ -60,7 +58,7 @@ def prepare(arguments: argparse.Namespace, config: StylizeConfig) -> Ways:
 
     gradient = jax.jit(jax.grad(loss), compiler_options=options)
     made = jax.jit(make_targets, static_argnames=("config", "padding"))
-    aims = made(features.params, content, [style], (1.0,), config=program, padding=padding)
+    aims = made(params, content, [style], (1.0,), config=program, padding=padding)
     network = gatys_parts.Network(params, padding, program)
     side = arguments.tile
     own_aims = gatys_tiled.make_targets(network, content, [style], (1.0,), side)
@@ -167,7 +165,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--losses", default="all")
     parser.add_argument("--pooling", default="avg,max")
     parser.add_argument("--at", default="0,5,20")
-    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--photo", type=Path, default=EXAMPLES / "photo.jpg")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jaxstyle.commands import options, sheet_options, stylize_options
+from jaxstyle.commands import options, processes, sheet_options, stylize_options
 from jaxstyle.config import PADDINGS, did_you_mean
 from jaxstyle.errors import UserError
 
@@ -345,7 +345,7 @@ def _add_train_options(parser: _Parser) -> None:
         "--tensorboard", action="store_true", help="write the metrics for TensorBoard, too"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    options.add_process_options(parser)
+    processes.add_options(parser)
 
 
 def _add_styles_options(parser: _Parser) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     import jax
@@ -113,7 +113,7 @@ def enable_compilation_cache() -> str | None:
             return problem
         shrink(folder, _CACHE_BYTES)
     except OSError as error:
-        return f"{folder}: {error.strerror or error}"
+        return f"{folder}: {reason_of(error)}"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _CACHE_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

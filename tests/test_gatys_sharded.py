@@ -218,10 +218,8 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(made, monkeypatch):
-    monkeypatch.chdir(made)
-    monkeypatch.setattr(runtime, "prepare", lambda **_: None)
-    return made
+def folder(made, in_copy):
+    return in_copy(made)
 
 
 COMMAND = ["stylize", "photo.png", "wave.png", "--features", "net.safetensors", "--size", "37"]

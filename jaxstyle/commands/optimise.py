@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxstyle import images, runtime, weights
-from jaxstyle.commands import options, paths, train
+from jaxstyle.commands import options, paths, processes
 from jaxstyle.commands.making import Session, memory_named, write_picture
 from jaxstyle.commands.progress import Moment, duration
 from jaxstyle.commands.resumption import Resumption, fingerprint
@@ -80,9 +80,9 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
 def _start_devices(session: Session) -> Sequence[Any] | None:
     """Sets up JAX; the devices that share each picture, or None for one that has it."""
     arguments, progress = session.arguments, session.progress
-    if not getattr(arguments, "shard", None):
-        for name in ("coordinator", "num_processes", "process_id"):
-            if getattr(arguments, name, None) is not None:
+    if not arguments.shard:
+        for name in processes.NAMES:
+            if getattr(arguments, name) is not None:
                 raise UserError(f"{options.option_name(name)} goes with --shard")
         runtime.prepare(device=arguments.device, warn=progress.note)
         import jax
@@ -94,7 +94,7 @@ def _start_devices(session: Session) -> Sequence[Any] | None:
             "--shard is for all devices of a kind: expected --device cpu, gpu or tpu; got "
             f"{arguments.device!r}"
         )
-    train.start_jax(arguments, progress)
+    processes.start_jax(arguments, progress)
     import jax
 
     if arguments.state is not None and jax.process_count() > 1:

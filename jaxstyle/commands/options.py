@@ -121,22 +121,6 @@ def add_device_options(run: _Group) -> None:
     run.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
 
 
-def add_process_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--coordinator`, `--num-processes` and `--process-id`."""
-    processes = parser.add_argument_group(
-        "several processes (all three; none of them where a TPU pod or Slurm says it)"
-    )
-    processes.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="where the first process listens"
-    )
-    processes.add_argument(
-        "--num-processes", type=whole_number(1), metavar="N", help="how many there are"
-    )
-    processes.add_argument(
-        "--process-id", type=whole_number(0), metavar="I", help="which one this is, from 0"
-    )
-
-
 def add_model_option(group: _Group) -> None:
     """Adds `--model`."""
     group.add_argument(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxstyle.commands import options
+from jaxstyle.commands import options, processes
 from jaxstyle.commands.sheet_options import SIZE, Value, varied_names
 from jaxstyle.config import MAX_PIXELS, PRESETS, StylizeConfig
 from jaxstyle.errors import UserError
@@ -81,8 +81,11 @@ def first_values(arguments: argparse.Namespace) -> argparse.Namespace:
     for name in varied_names():
         if name in given:
             given[name] = given[name][0].value
-    given |= {"size": given.get("size", SIZE), "preview": None, "trace": None, "state": None}
-    return argparse.Namespace(**given, style_weights=None)
+    given["size"] = given.get("size", SIZE)
+    given |= dict.fromkeys(
+        ("style_weights", "preview", "trace", "state", "shard", *processes.NAMES)
+    )
+    return argparse.Namespace(**given)
 
 
 def make_cells(

@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 from types import ModuleType
 
-from jaxstyle.commands import arbitrary, feedforward, optimise
+from jaxstyle.commands import arbitrary, feedforward, optimise, processes
 from jaxstyle.commands.interruption import Wording
 from jaxstyle.commands.making import Session, paint_all, run_session
 from jaxstyle.commands.onepass import WORDING
@@ -25,7 +25,7 @@ _FOR_NETWORKS = ("strength", "interpolate")
 _FOR_ANY_PAINTING = ("style_size", "content_mask", "style_mask")
 _FOR_PIXELS = (
     *("preset", "features", "padding", "preview", "trace", "state", "memory", "shard"),
-    *("coordinator", "num_processes", "process_id"),
+    *processes.NAMES,
     *(entry.name for entry in dataclasses.fields(StylizeConfig) if entry.name not in _FOR_ALL),
 )
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxstyle.commands import options
+from jaxstyle.commands import options, processes
 from jaxstyle.config import PRESETS
 
 _NOTES = """\
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> Any:
     )
     _add_files(parser)
     _add_run_options(parser)
-    options.add_process_options(parser)
+    processes.add_options(parser)
     _add_model_options(parser)
     settings = parser.add_argument_group(
         "settings of --method gatys (what is given goes before the preset; the defaults are those "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 
-from jaxstyle.commands import train
+from jaxstyle.commands import processes, train
 from jaxstyle.commands.interruption import Interruption
 from jaxstyle.errors import UserError
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace, progress: train.TrainProgress, stop: Interruption) -> int:
     if len(arguments.vary) > 1:
         raise UserError("--vary is for one setting: expected it once")
-    train.start_jax(arguments, progress)
+    processes.start_jax(arguments, progress)
     import jax
 
     from jaxstyle.training import loop, parallel, sweep

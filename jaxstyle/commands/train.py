@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from jaxstyle import runtime
+from jaxstyle.commands import processes
 from jaxstyle.commands.interruption import Interruption, Wording
 from jaxstyle.commands.progress import LINE_SECONDS, Progress, duration, warnings_shown
 from jaxstyle.errors import UserError
@@ -69,7 +69,7 @@ def supervised(
 
 
 def _train(arguments: argparse.Namespace, progress: TrainProgress, stop: Interruption) -> int:
-    start_jax(arguments, progress)
+    processes.start_jax(arguments, progress)
     from jaxstyle.training import loop
     from jaxstyle.training.config import load_config, override
 
@@ -132,27 +132,6 @@ def train(
     seconds = duration(time.monotonic() - begun)
     progress.note(f"{result.workdir}: step {result.step} of {config.steps}, {seconds}; {state}")
     return result.finished
-
-
-def start_jax(arguments: argparse.Namespace, progress: Progress) -> None:
-    """Sets up JAX, joins the other processes, and sees that there is a device."""
-    runtime.prepare(device=arguments.device, warn=progress.note)
-    import jax
-
-    from jaxstyle.training import parallel
-
-    if arguments.device == "cpu":  # others are JAX's own choice where they are there
-        jax.config.update("jax_platforms", "cpu")
-    parallel.initialize(
-        coordinator=arguments.coordinator,
-        num_processes=arguments.num_processes,
-        process_id=arguments.process_id,
-    )
-    found = runtime.find_device(None).platform
-    if arguments.device not in (None, found):
-        raise UserError(f"no device {arguments.device!r}: there is {found}")
-    if jax.process_index() > 0:  # one process speaks for all
-        progress.quiet = True
 
 
 class TrainProgress(Progress):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 from jaxstyle.evaluation import statistics
 from jaxstyle.evaluation.cells import Cell, Column, Table
 from jaxstyle.training.report import replace_file
@@ -368,5 +368,5 @@ def write_file(path: PathLike, content: bytes) -> None:
     try:
         replace_file(epath.Path(path), content)
     except OSError as error:
-        reason = error.strerror or error
+        reason = reason_of(error)
         raise UserError(f"{path}: cannot be written: {reason}; choose another folder") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -131,7 +131,27 @@ class Whole(NamedTuple):
         return cls(numbers, jnp.array(size, jnp.float32))
 
 
+def _mapped(given: tuple[Any, ...], made: Any) -> Callable[..., Any]:
+    """A function that is written for what a device has, as one of the whole (`Layout.map`).
+
+    Args:
+        given: `SPREAD` or `COPIED`, for each of its arguments with a place.
+        made: the same for each of its results.
+    """
+
+    def mapped(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def call(*arguments: Any, layout: Layout = _ALONE, **options: Any) -> Any:
+            part = functools.partial(function, layout=layout, **options)
+            return layout.map(part, given, made)(*arguments)
+
+        return call
+
+    return mapped
+
+
 @compiled_here
+@_mapped((COPIED, SPREAD, COPIED, COPIED), (SPREAD, COPIED))
 def describe(
     params: vgg.Parameters,
     part: Array,
@@ -158,21 +178,15 @@ def describe(
         of features.
     """
     loss = STYLE_LOSSES[config.style_loss]
-
-    def described(params: vgg.Parameters, part: Array, bounds: Array, centers: Any) -> Any:
-        found, counts = _extract(params, part, bounds, config, padding, layout)
-        sums = {
-            name: loss.sums(found[name], counts[name], centers[name])
-            for name in config.style_layers
-        }
-        sizes = {
-            name: jnp.sum(jnp.mean(jnp.abs(x), axis=-1, keepdims=True) * counts[name])
-            for name, x in found.items()
-        }
-        return {name: found[name] for name in config.content_layers}, layout.add_up((sums, sizes))
-
-    given = (COPIED, SPREAD, COPIED, COPIED)
-    return layout.map(described, given, (SPREAD, COPIED))(params, part, bounds, centers)
+    found, counts = _extract(params, part, bounds, config, padding, layout)
+    sums = {
+        name: loss.sums(found[name], counts[name], centers[name]) for name in config.style_layers
+    }
+    sizes = {
+        name: jnp.sum(jnp.mean(jnp.abs(x), axis=-1, keepdims=True) * counts[name])
+        for name, x in found.items()
+    }
+    return {name: found[name] for name in config.content_layers}, layout.add_up((sums, sizes))
 
 
 def _extract(
@@ -189,6 +203,7 @@ def _extract(
     return found, {n: _counts(x.shape, here, 2 ** block_of(n)) for n, x in found.items()}
 
 
+@_mapped((COPIED, SPREAD, COPIED, SPREAD, COPIED, COPIED, COPIED), COPIED)
 def parts(
     params: vgg.Parameters,
     part: Array,
@@ -216,26 +231,6 @@ def parts(
         padding: of the network.
         layout: of the tile.
     """
-    share = functools.partial(_share, config=config, padding=padding, layout=layout)
-    given = (COPIED, SPREAD, COPIED, SPREAD, COPIED, COPIED, COPIED)
-    arguments = params, part, bounds, content, centers, weights, whole
-    return layout.map(share, given, COPIED)(*arguments)
-
-
-def _share(
-    params: vgg.Parameters,
-    part: Array,
-    bounds: Array,
-    content: Mapping[str, Array],
-    centers: Mapping[str, Array],
-    weights: LossWeights,
-    whole: Whole,
-    *,
-    config: StylizeConfig,
-    padding: str,
-    layout: Layout,
-) -> tuple[dict[str, Sums], dict[str, Array]]:
-    """`parts`, as each device computes it."""
     pictures = to_pictures(part, config)
     found, counts = _extract(params, pictures, bounds, config, padding, layout)
     loss = STYLE_LOSSES[config.style_loss]

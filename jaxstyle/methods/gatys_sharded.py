@@ -107,10 +107,7 @@ def update(
     def loss_fn(variables: Array) -> tuple[Array, dict[str, Array]]:
         return objective(params, variables, targets, weights, whole, config, padding, layout)
 
-    if config.optimizer == "lbfgs":
-        return gatys_updates.search(state, loss_fn, config)
-    gradient, terms = jax.grad(loss_fn, has_aux=True)(state.variables)
-    return *gatys_updates.descend(state, gradient, config), terms
+    return gatys_updates.step(state, loss_fn, config)
 
 
 @functools.cache

@@ -24,6 +24,9 @@ from jaxstyle.objective import (
 )
 from jaxstyle.weights import Weights
 
+LossFn = Callable[[Array], tuple[Array, dict[str, Array]]]
+"""An objective: of the variables, with its terms beside it."""
+
 
 class State(NamedTuple):
     """The optimisation of one scale: the picture, the optimiser's state, the average of iterates.
@@ -91,6 +94,13 @@ def update(
     def loss_fn(variables: Array) -> tuple[Array, dict[str, Array]]:
         return objective(params, variables, targets, weights, config, padding)
 
+    return step(state, loss_fn, config, learning_rate)
+
+
+def step(
+    state: State, loss_fn: LossFn, config: StylizeConfig, learning_rate: Any = None
+) -> tuple[State, Array, dict[str, Array]]:
+    """`update`, of any objective."""
     if config.optimizer == "lbfgs":
         return search(state, loss_fn, config)
     gradient, terms = jax.grad(loss_fn, has_aux=True)(state.variables)
@@ -98,7 +108,7 @@ def update(
 
 
 def search(
-    state: State, loss_fn: Callable[[Array], tuple[Array, dict[str, Array]]], config: StylizeConfig
+    state: State, loss_fn: LossFn, config: StylizeConfig
 ) -> tuple[State, Array, dict[str, Array]]:
     """An update that looks for the size of its step, as L-BFGS does.
 

@@ -1,0 +1,47 @@
+"""What the commands share that several processes may run together."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from jaxstyle import runtime
+from jaxstyle.commands import options
+from jaxstyle.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxstyle.commands.progress import Progress
+
+NAMES = ("coordinator", "num_processes", "process_id")
+"""The options by which a process finds the others."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--coordinator`, `--num-processes` and `--process-id`."""
+    group = parser.add_argument_group(
+        "several processes (all three; none of them where a TPU pod or Slurm says it)"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process listens")
+    group.add_argument(
+        "--num-processes", type=options.whole_number(1), metavar="N", help="how many there are"
+    )
+    group.add_argument(
+        "--process-id", type=options.whole_number(0), metavar="I", help="which one this is, from 0"
+    )
+
+
+def start_jax(arguments: argparse.Namespace, progress: Progress) -> None:
+    """Sets up JAX, joins the other processes, and sees that there is a device."""
+    runtime.prepare(device=arguments.device, warn=progress.note)
+    import jax
+
+    from jaxstyle.training import parallel
+
+    if arguments.device == "cpu":  # others are JAX's own choice where they are there
+        jax.config.update("jax_platforms", "cpu")
+    parallel.initialize(**{name: getattr(arguments, name) for name in NAMES})
+    found = runtime.find_device(None).platform
+    if arguments.device not in (None, found):
+        raise UserError(f"no device {arguments.device!r}: there is {found}")
+    if jax.process_index() > 0:  # one process speaks for all
+        progress.quiet = True
