@@ -3,6 +3,8 @@
 import gc
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,18 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
 # Before NumPy: with a thread a core, OpenBLAS crawls wherever something else runs beside it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# XLA's emitters of fused loops take as long to compile as all else does, and most programs here run
+# once. A version of XLA that does not know a flag ends the process, so it is asked in another one.
+if "XLA_FLAGS" not in os.environ:
+    flags = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+    started = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env=os.environ | flags,
+        capture_output=True,
+        check=False,
+    )
+    os.environ["XLA_FLAGS"] = "" if started.returncode else flags["XLA_FLAGS"]
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

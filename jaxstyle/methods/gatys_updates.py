@@ -24,6 +24,8 @@ from jaxstyle.objective import (
 )
 from jaxstyle.weights import Weights
 
+_EMITTERS = "xla_cpu_use_fusion_emitters"
+
 LossFn = Callable[[Array], tuple[Array, dict[str, Array]]]
 """An objective: of the variables, with its terms beside it."""
 
@@ -169,11 +171,25 @@ def compiler_options(platform: str, level: int = 1) -> dict[str, Any] | None:
     """Options of `jax.jit` for a platform.
 
     On a CPU the time is spent in libraries of products and convolutions, not in what LLVM makes,
-    and its better optimisations cost more seconds than they save (benchmarks/README.md).
+    and its better optimisations, and XLA's emitters of fused loops, cost more seconds than they
+    save (benchmarks/README.md).
     """
     if platform != "cpu" or jax.config.read("jax_disable_most_optimizations"):
         return None
-    return {"xla_backend_optimization_level": level}
+    options: dict[str, Any] = {"xla_backend_optimization_level": level}
+    if _is_option(_EMITTERS):
+        options[_EMITTERS] = False
+    return options
+
+
+@functools.cache
+def _is_option(name: str) -> bool:
+    """Whether this version of XLA has an option, which may be true or false."""
+    try:
+        jax.jit(lambda x: x).lower(0.0).compile(compiler_options={name: False})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 @functools.cache
