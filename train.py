@@ -5,7 +5,7 @@ The same as `jaxstyle train`; `python train.py --help` says more.
 
 import sys
 
-from jaxstyle.cli import main
+from jaxstyle.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(run("train"))

@@ -1,6 +1,6 @@
 """`python -m jaxstyle` is the command `jaxstyle`."""
 
-from jaxstyle.cli import main
+from jaxstyle.cli import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from jaxstyle import runtime
 from jaxstyle.commands import options, processes, sheet_options, stylize_options
 from jaxstyle.config import PADDINGS, did_you_mean
 from jaxstyle.errors import UserError
@@ -106,6 +107,19 @@ class _Parser(argparse.ArgumentParser):
             name = argument.partition("=")[0]
             if name.startswith("--") and name not in known:
                 self.error(f"unknown option {name}{did_you_mean(name, known)}")
+
+
+def run(*first: str) -> int:
+    """The command as a process of its own: `main`, with an allocator that suits it.
+
+    Args:
+        first: what comes before the arguments of this process.
+
+    Returns:
+        The exit code.
+    """
+    runtime.tune_allocator()
+    return main([*first, *sys.argv[1:]])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import logging
 import os
-import platform
 import stat
 import sys
 import warnings
@@ -45,7 +44,6 @@ def prepare(*, device: str | None, warn: Callable[[str], None]) -> None:
     if not sys.warnoptions:  # python -W still shows them
         warnings.simplefilter("ignore")
     logging.getLogger("jax").setLevel(logging.CRITICAL)
-    tune_allocator()
     if problem := enable_compilation_cache():
         warn(f"the compilation cache is not used: {problem}")
 
@@ -55,16 +53,14 @@ def tune_allocator() -> bool:
 
     By default each large temporary is a fresh mapping, whose pages the kernel clears again and
     again: about 100,000 page faults a step at 512 pixels, and none with these settings. Call it
-    before JAX allocates.
+    before there is a second thread: one that has an arena of its own by then keeps it, and others
+    come to share it.
 
     Returns:
         Whether the allocator took it; False, and no harm, anywhere but on glibc.
     """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    glibc = _glibc()
+    if glibc is None:
         return False
     settings = (
         # As size_t, -1 is the largest there is: map nothing, give nothing back.
@@ -74,8 +70,26 @@ def tune_allocator() -> bool:
         # The arenas of threads, and JAX computes in one, have small heaps and map what is large.
         (_M_ARENA_MAX, 1),
     )
-    taken = [mallopt(name, value) == 1 for name, value in settings]
+    taken = [glibc.mallopt(name, value) == 1 for name, value in settings]
     return all(taken)
+
+
+def trim_memory() -> None:
+    """Gives the system what has been freed, and what `tune_allocator` has kept, on glibc."""
+    glibc = _glibc()
+    if glibc is not None:
+        glibc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux" or not hasattr(os, "confstr"):
+        return None
+    try:
+        if not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
+            return None
+        return ctypes.CDLL(None)
+    except (OSError, ValueError):
+        return None
 
 
 # The compilation cache

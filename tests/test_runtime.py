@@ -1,3 +1,4 @@
+import ctypes
 import os
 import sys
 
@@ -80,6 +81,54 @@ def test_allocator_is_harmless():
     result = python("from jaxstyle import runtime; print(runtime.tune_allocator())")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout in ("True\n", "False\n")
+
+
+ARENAS = """
+    import ctypes, os, sys, tempfile
+    from jaxstyle import cli
+    sys.argv[1:] = ["--version"]
+    assert cli.run() == 0
+    from jaxstyle.commands.interruption import Interruption
+    with Interruption(print, print):  # which has a thread
+        import jax.numpy as jnp
+        jnp.ones((600, 600)).sum().block_until_ready()  # and so has JAX
+    libc = ctypes.CDLL(None)
+    libc.fdopen.restype = ctypes.c_void_p
+    with tempfile.TemporaryFile("w+") as file:
+        stream = ctypes.c_void_p(libc.fdopen(os.dup(file.fileno()), b"w"))
+        libc.malloc_info(0, stream)
+        libc.fclose(stream)
+        file.seek(0)
+        print(file.read().count("<heap nr="))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="of glibc's arenas")
+def test_all_threads_of_the_command_share_an_arena():
+    result = python(ARENAS)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[1:] == ["1"]
+
+
+def test_memory_is_given_back():
+    code = """
+        from pathlib import Path
+        import numpy as np
+        from jaxstyle import runtime
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+        kept = runtime.tune_allocator()
+        before = resident()
+        pieces = [np.ones(2**17) for _ in range(200)]
+        last = np.ones(2**17)
+        del pieces
+        between = resident()
+        runtime.trim_memory()
+        print(kept, between - before > 150, resident() - before < 50)
+    """
+    result = python(code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout in ("True True True\n", "False False True\n")
 
 
 def test_importing_changes_nothing(tmp_path):

@@ -262,6 +262,7 @@ def _reason(code: int, complaints: str) -> str:
 
 def main() -> int:
     """Measures what the JSON on standard input asks for: a line of JSON for each thing found."""
+    runtime.tune_allocator()
     answers, sys.stdout = sys.stdout, sys.stderr
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_follow, args=(sys.stdin.fileno(),), daemon=True).start()

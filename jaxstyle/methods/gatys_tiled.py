@@ -13,6 +13,8 @@ devices hold its rows (`jaxstyle.rows`).
 
 from __future__ import annotations
 
+import math
+import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +25,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxstyle import strips, tiling
+from jaxstyle import runtime, strips, tiling
 from jaxstyle.config import StylizeConfig
 from jaxstyle.methods import gatys_updates
 from jaxstyle.methods.gatys_layout import (
@@ -73,7 +75,9 @@ class Room(NamedTuple):
     def zeros(self, shape: Sequence[int]) -> np.ndarray:
         """An array of float32."""
         if not self.mapped:
-            return np.zeros(shape, np.float32)
+            # Not from the allocator, which would keep it, in pieces, for what is smaller.
+            memory = mmap.mmap(-1, max(4 * math.prod(shape), 1))
+            return np.frombuffer(memory, np.float32, math.prod(shape)).reshape(shape)
         with tempfile.TemporaryFile(prefix="jaxstyle-") as file:
             # The map keeps the file until the array is gone.
             return np.asarray(np.memmap(file, np.float32, "w+", shape=tuple(shape)))
@@ -311,6 +315,7 @@ def updates(
     styles = [np.asarray(style) for style in run.styles]
     content = np.asarray(run.content)
     room = Room.of(content.shape[1:3])
+    runtime.trim_memory()  # coarser scales may have been computed whole
     targets = make_targets(network, content, styles, run.style_weights, side, room)
     weights = loss_weights(run.config, targets)
     if network.config.optimizer == "lbfgs":
