@@ -55,6 +55,9 @@ from jaxstyle.objective import (
     to_variables,
 )
 
+_MANY = 16  # tiles, beside whose time that of mapping memory anew is nothing
+
+
 # --- room ----------------------------------------------------------------------------------------
 
 
@@ -266,6 +269,7 @@ def value_and_gradient(
     totals, around = _Totals(), layout.copy(_single(centers))
     for measured in _ahead(measure(*given(tile, around), **static) for tile in tiles):
         totals.add(measured)
+    _trim(tiles)
     sums, local = totals.value
     for name in sums:
         number = positions(size, name)
@@ -278,12 +282,19 @@ def value_and_gradient(
     for tile, gradient in zip(tiles, _ahead(pulled), strict=True):
         rows, columns = tile.seen
         into[:, rows, columns] += np.asarray(layout.gather(gradient))
+    _trim(tiles)
     terms = {
         "content": jnp.float32(local["content"]),
         "style": style,
         "tv": jnp.float32(local["tv"]),
     }
     return {"total": sum(terms.values(), jnp.zeros(())), **terms}
+
+
+def _trim(tiles: Sequence[Tile]) -> None:
+    """What a pass has freed lies in pieces that the other has no use for."""
+    if len(tiles) >= _MANY:
+        runtime.trim_memory()
 
 
 def _ahead(results: Iterator[Any]) -> Iterator[Any]:
