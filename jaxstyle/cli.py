@@ -13,7 +13,7 @@ from typing import NoReturn
 from jaxstyle import runtime
 from jaxstyle.commands import options, processes, sheet_options, stylize_options
 from jaxstyle.config import PADDINGS, did_you_mean
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 
 _STYLES_NOTES = """\
 examples:
@@ -118,7 +118,7 @@ def run(*first: str) -> int:
     Returns:
         The exit code.
     """
-    runtime.tune_allocator()
+    runtime.tune_allocator()  # before there is a second thread
     return main([*first, *sys.argv[1:]])
 
 
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{name}{error.strerror or error}")
+        return _complain(f"{name}{reason_of(error)}")
 
 
 def _complain(message: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxstyle import tensors
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 
 _FORMAT = "jaxstyle model 1"
 # No network of this kind comes near it; it keeps a wrong file from filling the memory.
@@ -86,7 +86,7 @@ def save(
     try:
         tensors.write(path, arrays, metadata)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -115,7 +115,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             raise UserError(f"{path}: too large for a model: more than {_LARGEST_FILE} bytes")
         data = file.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
     return parse(data, str(path))
 
 

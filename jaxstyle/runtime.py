@@ -44,6 +44,7 @@ def prepare(*, device: str | None, warn: Callable[[str], None]) -> None:
     if not sys.warnoptions:  # python -W still shows them
         warnings.simplefilter("ignore")
     logging.getLogger("jax").setLevel(logging.CRITICAL)
+    tune_allocator()  # late for a process that has other threads: the command calls it first
     if problem := enable_compilation_cache():
         warn(f"the compilation cache is not used: {problem}")
 

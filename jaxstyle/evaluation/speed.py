@@ -262,7 +262,7 @@ def _reason(code: int, complaints: str) -> str:
 
 def main() -> int:
     """Measures what the JSON on standard input asks for: a line of JSON for each thing found."""
-    runtime.tune_allocator()
+    runtime.tune_allocator()  # before there is a second thread
     answers, sys.stdout = sys.stdout, sys.stderr
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_follow, args=(sys.stdin.fileno(),), daemon=True).start()

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 
 _GO = "go"
 _NO = "no: "
@@ -105,7 +105,7 @@ def _come(host: str, port: int, count: int, index: int, deadline: float) -> None
                 connection.settimeout(_left(deadline))
                 answer = _hear(connection)
         except OSError as error:
-            problem = error.strerror or str(error)
+            problem = reason_of(error)
         else:
             if answer == _GO:
                 return
