@@ -366,7 +366,11 @@ def _add_styles_options(parser: _Parser) -> None:
     parser.add_argument("photo", type=Path, nargs="?", metavar="PHOTO", help="the picture to paint")
     options.add_model_option(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="SHEET", help="the contact sheet: .png, .jpg or .webp"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="SHEET",
+        help="the contact sheet: .png, .jpg, .webp or .tif",
     )
     parser.add_argument(
         "--size",

@@ -156,6 +156,14 @@ def test_what_the_compiler_must_know_differs_between_groups():
     assert found == [(0, 5, 6, 7, 8), (1,), (2,), (3,), (4,)]
 
 
+def test_memory_that_is_given_decides_how_many_are_made_together():
+    size = gatys_scales.scale_sizes(*CONTENT.shape[:2], SMALL)[-1]
+    two = 2 * gatys_layout.picture_bytes(NETWORK.params, SMALL, size)
+    variants = [Variant(STYLE, replace(SMALL, seed=seed)) for seed in range(4)]
+    groups = gatys_batch.stylize_together(CONTENT, variants, features=NETWORK, memory=two)
+    assert [group.members for group in groups] == [(0, 1), (2, 3)]
+
+
 def test_losses_are_those_of_each_picture():
     variants = [Variant(style, SMALL) for style in (STYLE, OTHER)]
     group = next(gatys_batch.stylize_together(CONTENT, variants, features=NETWORK))
@@ -311,8 +319,8 @@ class Fake:
         self.lost = ()
         self.interrupt_at = None
 
-    def __call__(self, content, variants, *, features, init, group):
-        self.calls.append({"variants": variants, "init": init, "group": group})
+    def __call__(self, content, variants, *, features, init, group, memory):
+        self.calls.append({"variants": variants, "init": init, "group": group, "memory": memory})
         size = images.fitted_size(*content.shape[:2], variants[0].config.size)
         half = -(-len(variants) // 2) if group else len(variants)
         for start in range(0, len(variants), half):
@@ -390,6 +398,14 @@ def test_combinations_in_the_order_of_the_options(sheet, fake, capsys):
     assert streams.err.splitlines()[-1].endswith("settings and commands are in sheet.json")
 
 
+def test_memory_is_said_as_for_stylize(sheet, fake, capsys):
+    values = ["photo.png", "wave.png", "--seed", "3,4", "--init", "noise", "-q"]
+    assert sheet(*values, "--memory", "3GiB") == 0
+    assert fake.calls[0]["memory"] == 3 * 2**30
+    assert sheet(*values, "--memory", "some", "--overwrite") == 2
+    assert "--memory" in capsys.readouterr().err
+
+
 def test_order_on_the_command_line_is_that_of_the_dimensions(sheet, fake):
     assert sheet("photo.png", "--tv-weight", "0,1", "wave.png", "--seed", "3,4", "dots.png",
                  "--init", "noise", "-q") == 0  # fmt: skip
@@ -408,6 +424,7 @@ def test_other_settings_may_have_several_values(sheet, fake):
         (loss, steps) for loss in ("moments", "elements") for steps in (2, 4, 8)
     ]
     assert fake.calls[0]["group"] == 2
+    assert fake.calls[0]["memory"] is None
     assert {"size", "init", "clamp", "style_layers", "keep_colors"}.isdisjoint(
         sheet_options.varied_names()
     )

@@ -106,6 +106,16 @@ def add_padding_option(run: _Group) -> None:
     )
 
 
+def add_memory_option(run: _Group) -> None:
+    """Adds `--memory`."""
+    run.add_argument(
+        "--memory",
+        type=size_in_bytes,
+        metavar="SIZE",
+        help="what an update of the pixels may take, as in 4GiB (default: half of what is free)",
+    )
+
+
 def add_overwrite_option(files: _Group) -> None:
     """Adds `--overwrite`."""
     files.add_argument(

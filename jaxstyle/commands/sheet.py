@@ -162,6 +162,7 @@ def _optimise(session: Session, plan: _Plan) -> dict[int, _Made]:
                 features=job.features,
                 init=job.init,
                 group=session.arguments.group,
+                memory=session.arguments.memory,
             )
         except ValueError as error:  # it checks what it is given before it begins
             raise UserError(str(error)) from error

@@ -118,8 +118,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="SHEET",
-        help="the contact sheet: .png, .jpg or .webp; a file of the same name that ends in .json "
-        "is written beside it",
+        help="the contact sheet: .png, .jpg, .webp or .tif; a file of the same name that ends in "
+        ".json is written beside it",
     )
     options.add_overwrite_option(files)
     options.add_features_option(files)
@@ -132,7 +132,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--group",
         type=options.whole_number(1),
         metavar="N",
-        help="optimise so many pictures at once (default: as many as fit into half of the memory)",
+        help="optimise so many pictures at once (default: as many as --memory allows)",
     )
+    options.add_memory_option(run)
     options.add_padding_option(run)
     options.add_device_options(run)

@@ -96,8 +96,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help=".png, .jpg or .webp; a folder if CONTENT or STYLE is one: pictures already there "
-        "are skipped",
+        help=".png, .jpg, .webp or .tif; a folder if CONTENT or STYLE is one: pictures already "
+        "there are skipped",
     )
     options.add_overwrite_option(files)
     options.add_features_option(files)
@@ -144,12 +144,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="compute large pictures in tiles of N pixels, which saves memory and does not show "
         "(default: auto, where the picture is large)",
     )
-    run.add_argument(
-        "--memory",
-        type=options.size_in_bytes,
-        metavar="SIZE",
-        help="what an update of the pixels may take, as in 4GiB (default: half of what is free)",
-    )
+    options.add_memory_option(run)
     run.add_argument(
         "--shard",
         action="store_const",

@@ -98,6 +98,7 @@ def stylize_together(
     init: Any | None = None,
     padding: str | None = None,
     group: int | None = None,
+    memory: int | None = None,
 ) -> Iterator[Group]:
     """Stylises a picture in several ways, as many at once as memory allows.
 
@@ -110,8 +111,8 @@ def stylize_together(
         features: the perceptual network, as `jaxstyle.weights.load` gives it.
         init: the picture to start from, of any size, in place of what the settings say.
         padding: of the network, in place of what the features were trained with.
-        group: how many pictures to optimise together at most; as many as fit into half of the
-            memory that is available if None.
+        group: how many pictures to optimise together at most; as many as memory allows if None.
+        memory: bytes for them; by default half of what is available.
 
     Yields:
         The groups one after the other. The iterates of one are to be used up, or left, before the
@@ -126,7 +127,7 @@ def stylize_together(
     content = check_picture("content", content)
     start = None if init is None else check_picture("init", init)
     _check(known, features, start, group)
-    groups = plan(known, content.shape[:2], features=features, group=group)
+    groups = plan(known, content.shape[:2], features=features, group=group, memory=memory)
     # What cannot work is refused above, at the call; the generator begins with the first next().
     return _groups(content, known, groups, features, start, padding or features.padding)
 
@@ -161,7 +162,7 @@ def plan(
         shape: height and width of the content.
         features: the perceptual network.
         group: how many pictures at most; by memory if None.
-        memory: bytes for it; by default half of what is available.
+        memory: bytes for them; by default half of what is available.
 
     Returns:
         The members of each group. Groups of one program have about the same number of them.
