@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from harness import peak_mb
 
-from jaxstyle import images, weights
+from jaxstyle import images, runtime, weights
 from jaxstyle.commands import options
 
 HERE = Path(__file__).resolve().parent
@@ -51,6 +51,10 @@ def measure(arguments: argparse.Namespace, pixels: int) -> dict[str, Any]:
     for iterate in gatys.stylize(content, [painting], tile=side, **given, **settings):
         float(iterate.losses["total"])
         seconds.append(time.monotonic() - begun)
+        # A step may take half an hour: who waits should see it, and keep it if the run is cut off.
+        print(
+            f"{width} x {height}: {seconds[-1]:.1f} s, {peak_mb() / 1024:.1f} GiB", file=sys.stderr
+        )
         begun = time.monotonic()
     return {
         "pixels": height * width,
@@ -99,6 +103,7 @@ def main() -> None:
     arguments = parse()
     sizes = [round(float(text) * 1e6) for text in arguments.megapixels.split(",")]
     if arguments.one:
+        runtime.tune_allocator()  # as the command does
         json.dump(measure(arguments, sizes[0]), sys.stdout)
         return
     print("| picture | tile | first step, s | step, s | us a pixel | peak, GiB |")
@@ -106,7 +111,7 @@ def main() -> None:
     rows = []
     for size in sizes:
         command = [sys.executable, __file__, *sys.argv[1:], "--one", f"--megapixels={size / 1e6}"]
-        row = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         first, *others = row["seconds"]
         row["us_a_pixel"] = float(np.median(others or [first])) / row["pixels"] * 1e6
         rows.append(row)
