@@ -792,6 +792,49 @@ def test_a_real_process(command):
     assert list((command.folder / "cache" / "xla").iterdir())
 
 
+# Keeps the state after every update, not every minute.
+OFTEN = """
+import sys
+from jaxstyle import cli
+from jaxstyle.commands import optimise
+optimise._STATE_SECONDS = 0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_after_a_kill_the_same_command_goes_on_to_the_same_file(command):
+    """In processes of their own throughout: what compiles a step may differ from that here."""
+    options = ["--features", "net.safetensors", *SMALL, *LIGHT, "--scales", "2", "--steps", "60"]
+    options += ["--steps-factor", "1", "--tile", "16"]
+
+    def begin(output, *more):
+        return subprocess.Popen(
+            [sys.executable, "-c", OFTEN, "stylize", *BASIC[:-1], output, *options, *more],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    process = begin("out.png")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    process = begin("again.png", "--state", "states")
+    deadline = time.monotonic() + 120
+    while not len(list(Path("states").glob("again.png/*/state"))) > 1:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert not Path("again.png").exists()
+    process = begin("again.png", "--state", "states")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "going on after step" in errors
+    assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
+    assert not list(Path("states").glob("*/*"))
+
+
 def test_tiles_are_passed_on_and_said(command, fake, capsys):
     assert command(*BASIC, "--tile", "64", "--memory", "1.5MiB") == 0
     assert fake.how == {"tile": 64, "memory": 3 * 2**19, "resume": None, "devices": None}

@@ -185,14 +185,13 @@ def test_tiles_and_strips_together(whole):
 def test_memory_of_all_devices_counts():
     devices = jax.devices()
     # Of CPUs it is the same memory.
-    assert gatys_sharded.cutting("auto", 1000, devices) == ("auto", 1000)
-    found = gatys_sharded.cutting("auto", None, devices)
-    assert found.tile == "auto"
-    assert found.memory is not None
-    assert found.memory > 0
-    # What one device has is asked for when the size of the picture is known.
-    assert gatys_sharded.cutting("auto") == ("auto", None)
-    assert gatys_sharded.cutting(64, None, devices) == (64, None)
+    assert gatys_sharded.cutting("auto", 1000, devices, SIZE) == ("auto", 1000)
+    for chosen in (devices, None):
+        found = gatys_sharded.cutting("auto", None, chosen, SIZE)
+        assert found.tile == "auto"
+        assert found.memory is not None
+        assert found.memory > 0
+    assert gatys_sharded.cutting(64, None, devices, SIZE) == (64, None)
 
 
 def test_devices_that_cannot_share_are_refused():

@@ -10,6 +10,7 @@ import pytest
 from test_gatys import NETWORK, OTHER, PLAIN, STYLE, TERMS, picture
 
 from jaxstyle import features as vgg
+from jaxstyle import tiling
 from jaxstyle.commands.resumption import Resumption, fingerprint
 from jaxstyle.config import replace
 from jaxstyle.errors import UserError
@@ -204,6 +205,41 @@ def test_a_run_goes_on_from_its_state_to_the_same_picture(tmp_path, tile, option
         Resumption(tmp_path / "state", "other").latest(sizes, config)
     kept.finish()
     assert kept.latest(sizes, config) is None
+
+
+def test_tiles_stay_the_same_while_free_memory_changes(tmp_path, monkeypatch):
+    """Both within a run, and in one that goes on."""
+    config = replace(PLAIN, scales=2, size=200, steps=1)
+    content = np.tile(CONTENT, (4, 4, 1))
+    sizes = gatys_scales.scale_sizes(*content.shape[:2], config)
+    each = gatys_layout.bytes_per_pixel(NETWORK.params, gatys_layout.layers_of(config))
+    free = []
+    monkeypatch.setattr(tiling, "available_memory", lambda held=0: free.pop())
+
+    free.append(int(2 * each * 120**2))
+    used = []
+    updates = gatys_tiled.updates
+
+    def noted(run, side, mesh):
+        used.append(side)
+        return updates(run, side, mesh)
+
+    monkeypatch.setattr(gatys_tiled, "updates", noted)
+    for _ in gatys.stylize(content, [STYLE], features=NETWORK, config=config):
+        pass
+    assert not free  # it was asked for once, for both scales
+    assert used == [64]
+
+    cutting = gatys_layout.Cutting("auto")
+    assert cutting._replace(memory=5).settled(sizes[-1]).memory == 5
+    assert cutting._replace(tile=64).settled(sizes[-1]).memory is None
+    kept = Resumption(tmp_path, "one")
+    assert kept.agree_on(1000, given=False) == 1000
+    kept.keep(next(gatys.stylize(CONTENT, [STYLE], features=NETWORK, config=config, tile=None)))
+    assert Resumption(tmp_path, "one").agree_on(50, given=False) == 1000
+    assert Resumption(tmp_path, "one").agree_on(50, given=True) == 50
+    with pytest.raises(UserError, match="another picture"):
+        Resumption(tmp_path, "other").agree_on(50, given=False)
 
 
 def test_a_state_that_was_cut_off_is_reported(tmp_path):

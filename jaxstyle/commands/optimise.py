@@ -246,10 +246,11 @@ class Painter:
             (height * width, steps) for (height, width), steps in zip(sizes, counts, strict=True)
         ]
         self._progress.begin(label, work)
-        self._say_tiles(sizes[-1])
         resumption = self._resumption(task, content.pixels)
+        memory = self._memory(sizes[-1], resumption)
+        self._say_tiles(sizes[-1], memory)
         last, steps = self._optimise(
-            content.pixels, task.content.name if label else None, sizes, resumption
+            content.pixels, task.content.name if label else None, sizes, memory, resumption
         )
         self._progress.end()
         finished = (last.scale, last.step) == (last.scales, last.steps)
@@ -270,13 +271,23 @@ class Painter:
             self._progress.complain(f"stopped early; the picture so far is in {done}")
         return finished
 
-    def _say_tiles(self, size: tuple[int, int]) -> None:
+    def _memory(self, size: tuple[int, int], resumption: Resumption | None) -> int | None:
+        """What an update may take; a run that goes on keeps to it, or its tiles would be others."""
+        from jaxstyle.methods import gatys_layout
+
+        arguments = self.job.arguments
+        cutting = gatys_layout.Cutting(options.tile_of(arguments), arguments.memory)
+        usual = cutting.settled(size).memory
+        if resumption is None:
+            return usual
+        return resumption.agree_on(usual, given=arguments.memory is not None)
+
+    def _say_tiles(self, size: tuple[int, int], memory: int | None) -> None:
         """Says how a large picture is computed."""
         from jaxstyle.methods import gatys_sharded
 
-        arguments = self.job.arguments
-        tile = options.tile_of(arguments)
-        cutting = gatys_sharded.cutting(tile, arguments.memory, self._devices)
+        tile = options.tile_of(self.job.arguments)
+        cutting = gatys_sharded.cutting(tile, memory, self._devices, size)
         side = cutting.of(self.job.features.params, self.job.config, size)
         if side is not None:
             self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
@@ -296,6 +307,7 @@ class Painter:
         content: np.ndarray,
         picture: str | None,
         sizes: list[tuple[int, int]],
+        memory: int | None,
         resumption: Resumption | None,
     ) -> tuple[Iterate, int]:
         """The last iterate, and how many there were."""
@@ -315,7 +327,7 @@ class Painter:
                 style_weights=job.arguments.style_weights,
                 init=job.init,
                 tile=options.tile_of(job.arguments),
-                memory=job.arguments.memory,
+                memory=memory,
                 resume=resume,
                 devices=self._devices,
             )

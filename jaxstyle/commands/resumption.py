@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxstyle.errors import UserError
+from jaxstyle.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     from jaxstyle.config import StylizeConfig
@@ -44,6 +44,7 @@ class Resumption:
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder.absolute()
         self._name = name
+        self._memory: int | None = None
 
     def _manager(self) -> Any:
         import orbax.checkpoint as ocp
@@ -52,6 +53,41 @@ class Resumption:
             max_to_keep=_KEPT, enable_async_checkpointing=False, create=True
         )
         return ocp.CheckpointManager(self._folder, options=options)
+
+    def agree_on(self, memory: int | None, *, given: bool) -> int | None:
+        """What an update may take: as it was before, unless the user says it, or else as it is now.
+
+        Args:
+            memory: bytes that it may take now; None where that decides nothing.
+            given: the user has said it.
+        """
+        self._memory = memory
+        if self._folder.is_dir() and not given:
+            with self._manager() as manager:
+                number = manager.latest_step()
+                if number is not None:
+                    self._memory = self._run(manager, number).get("memory", memory)
+        return self._memory
+
+    def _run(self, manager: Any, number: int) -> dict[str, Any]:
+        """What is kept of a run beside its state; raises UserError if it is another's."""
+        import orbax.checkpoint as ocp
+
+        try:
+            found = manager.restore(number, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
+            run = found["run"]
+            other = run["name"] != self._name
+        except (OSError, ValueError, KeyError) as error:
+            raise self._unreadable(error) from error
+        if other:
+            raise UserError(
+                f"{self._folder} has the state of another picture, or of other settings: name "
+                "another folder, or remove it to begin anew"
+            )
+        return run
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(f"{self._folder}: the state cannot be read: {reason_of(error)}")
 
     def latest(self, sizes: list[tuple[int, int]], config: StylizeConfig) -> Iterate | None:
         """Where to go on, with nothing but its place and its state; None to begin.
@@ -72,25 +108,20 @@ class Resumption:
             number = manager.latest_step()
             if number is None:
                 return None
+            self._run(manager, number)
+            scale, step = divmod(number, _STEPS)
+            wanted = jax.eval_shape(
+                lambda start: gatys_updates.init_state(start, config),
+                jax.ShapeDtypeStruct((1, *sizes[scale - 1], 3), jnp.float32),
+            )
+            leaves, tree = jax.tree.flatten(wanted)
+            abstract = {f"{index:03}": leaf for index, leaf in enumerate(leaves)}
             try:
-                run = manager.restore(number, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
-                if run["run"]["name"] != self._name:
-                    raise UserError(
-                        f"{self._folder} has the state of another picture, or of other settings: "
-                        "name another folder, or remove it to begin anew"
-                    )
-                scale, step = divmod(number, _STEPS)
-                wanted = jax.eval_shape(
-                    lambda start: gatys_updates.init_state(start, config),
-                    jax.ShapeDtypeStruct((1, *sizes[scale - 1], 3), jnp.float32),
-                )
-                leaves, tree = jax.tree.flatten(wanted)
-                abstract = {f"{index:03}": leaf for index, leaf in enumerate(leaves)}
                 found = manager.restore(
                     number, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
                 )["state"]
             except (OSError, ValueError, KeyError) as error:
-                raise UserError(f"{self._folder}: the state cannot be read: {error}") from error
+                raise self._unreadable(error) from error
         state = tree.unflatten([np.asarray(found[name]) for name in sorted(found)])
         return gatys.Iterate(jnp.zeros((1, 1, 3)), step, 0, scale, len(sizes), {}, state)
 
@@ -105,7 +136,8 @@ class Resumption:
             manager.save(
                 iterate.scale * _STEPS + iterate.step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), run=ocp.args.JsonSave({"name": self._name})
+                    state=ocp.args.StandardSave(state),
+                    run=ocp.args.JsonSave({"name": self._name, "memory": self._memory}),
                 ),
             )
 

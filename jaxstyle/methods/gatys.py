@@ -137,7 +137,8 @@ def stylize(
         raise ValueError(f"expected devices of the default platform, {platform()}; got {devices}")
     if resume is not None and mesh is not None and jax.process_count() > 1:
         raise ValueError("a run of several processes cannot be gone on from")
-    cutting = gatys_sharded.cutting(tile, memory, devices)
+    finest = scale_sizes(content.shape[0], content.shape[1], config)[-1]
+    cutting = gatys_sharded.cutting(tile, memory, devices, finest)
     cutting.of(network.params, config, (1, 1))  # or it is refused
     return _scales(content, pictures, weights, network, config, start, cutting, resume, mesh)
 

@@ -158,6 +158,19 @@ class Cutting(NamedTuple):
     tile: int | str | None = "auto"
     memory: int | None = None
 
+    def settled(self, size: Sizes) -> Cutting:
+        """The same with a memory that is a number, where it is asked for.
+
+        What is free differs from one moment to the next: with this, a picture has the same tiles
+        from its first scale to its last.
+
+        Args:
+            size: height and width of the picture, whose arrays take some of what is free.
+        """
+        if self.tile != "auto" or self.memory is not None:
+            return self
+        return self._replace(memory=tiling.available_memory(held=host_bytes(size)) // 2)
+
     def of(self, params: vgg.Parameters, config: StylizeConfig, size: Sizes) -> int | None:
         """The side of the tiles for an update of a picture, or None to compute it whole.
 
@@ -171,9 +184,7 @@ class Cutting(NamedTuple):
         """
         layers = layers_of(config)
         each, margin = bytes_per_pixel(params, layers), reach(params, layers)
-        memory = self.memory
-        if self.tile == "auto" and memory is None:
-            memory = tiling.available_memory(held=host_bytes(size)) // 2
+        memory = self.settled(size).memory
 
         def fits(side: int) -> bool:
             return memory is None or each * (side + 2 * margin) ** 2 <= memory

@@ -20,7 +20,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxstyle import features as vgg
-from jaxstyle import tiling
 from jaxstyle.config import StylizeConfig
 from jaxstyle.methods import gatys_updates
 from jaxstyle.methods.gatys_layout import Cutting, Sizes, layers_of
@@ -242,7 +241,10 @@ def to_host(state: State, height: int) -> State:
 
 
 def cutting(
-    tile: int | str | None, memory: int | None = None, devices: Sequence[Any] | None = None
+    tile: int | str | None,
+    memory: int | None,
+    devices: Sequence[Any] | None,
+    size: Sizes,
 ) -> Cutting:
     """How a picture may be cut into tiles whose rows lie on some devices, or on the default one.
 
@@ -251,13 +253,15 @@ def cutting(
         memory: bytes that an update may take on each device, or in each process where they are
             CPUs; by default half of what is available.
         devices: those of all processes; None for the default device.
+        size: height and width of the picture at its finest scale.
 
     Returns:
         The same in every process, with the memory of all devices together.
     """
-    if devices is None or tile != "auto":
-        return Cutting(tile, memory)
-    own = tiling.available_memory() // 2 if memory is None else memory
+    found = Cutting(tile, memory).settled(size)
+    own = found.memory
+    if devices is None or own is None:
+        return found
     if jax.process_count() > 1:
         # Tiles must be the same everywhere.
         own = int(multihost_utils.process_allgather(np.float32(own)).min())
