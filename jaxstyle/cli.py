@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         after SIGTERM.
     """
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()  # here a reader that has left is met; at the end of Python it shows
+        return code
     except UserError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
@@ -169,13 +172,26 @@ def _dispatch(arguments: list[str]) -> int:
         parser.check_options([name])
         near = did_you_mean(name, commands)
         parser.error(f"unknown command {name!r}{near} (one of {', '.join(commands)})")
+    rest, last = _split(rest)
     rest = options.bind_bare_options(rest)
     commands[name].check_options(rest)
     if "-h" in rest or "--help" in rest:
         commands[name].print_help()
         return 0
-    parsed = commands[name].parse_intermixed_args(rest)  # options may stand between pictures
+    # Options may stand between pictures.
+    parsed = commands[name].parse_intermixed_args([*rest, *last])
+    parsed.typed = shlex.join(["jaxstyle", *arguments])
     return importlib.import_module(f"jaxstyle.commands.{name}").run(parsed)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before `--` and behind it, where all are names of files, dashes or not."""
+    if "--" not in arguments:
+        return arguments, []
+    # argparse loses sight of the dashes where options may stand between names.
+    place = arguments.index("--")
+    names = (f"./{name}" if name.startswith("-") else name for name in arguments[place + 1 :])
+    return arguments[:place], [*names]
 
 
 def _version() -> str:

@@ -17,7 +17,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,8 @@ from jax import Array
 
 # Where a machine's memory is not to be found out.
 _USUAL_MEMORY = 4 * 2**30
+_PROCESS = Path("/proc/self")
+_GROUPS = Path("/sys/fs/cgroup")
 # What the weights of a region's positions sum to at least, for it to have statistics.
 _NOTHING = 1e-12
 
@@ -321,14 +323,50 @@ def _machine_memory() -> int | None:
 
 
 def _container_memory() -> int | None:
-    """What the control group of this process leaves: `max` and files that are missing mean all."""
-    folder = Path("/sys/fs/cgroup")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    """What the control groups of this process leave: `max` and files that are missing mean all.
+
+    What they count of files that were read is given up when memory is asked for: so it is free.
+    """
+    found = []
+    for folder, names in _control_groups():
+        limit, used, cache = names
         try:
-            return int((folder / limit).read_text()) - int((folder / used).read_text())
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            found.append(left + _counted(folder / "memory.stat", cache))
         except (OSError, ValueError):
             continue
-    return None
+    return min(found, default=None)
+
+
+# Limit, use, and what of the use is cache: of groups of the second version, and of the first.
+_GROUP_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def _control_groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """The groups of this process, from its own to the outermost, and the names of their files."""
+    try:
+        lines = (_PROCESS / "cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    parts = [line.split(":", 2) for line in lines]
+    own = {name: path for _, names, path in parts for name in names.split(",")}
+    for controller, names in _GROUP_FILES.items():
+        root = _GROUPS / controller
+        # In a container the path may be that of the host: then only the root is there.
+        inside = root / own.get(controller, "/").lstrip("/")
+        for folder in (inside, *inside.parents):
+            yield folder, names
+            if folder == root:
+                break
+
+
+def _counted(path: Path, name: str) -> int:
+    """A number of a file that has a name and a number a line; 0 where there is none."""
+    try:
+        words = (line.split() for line in path.read_text().splitlines())
+        return next((int(number) for found, number in words if found == name), 0)
+    except (OSError, ValueError):
+        return 0

@@ -265,3 +265,52 @@ def test_the_limit_of_a_container_counts(monkeypatch):
     assert tiling.available_memory() == 8 * 2**30
     monkeypatch.setattr(tiling, "_machine_memory", lambda: None)
     assert tiling.available_memory() == 4 * 2**30
+
+
+def write_group(folder, limit, used, cache, *, version=2):
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }[version]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {cache}\nslab 7\n")
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups as the system shows them, of a process whose own are given."""
+    monkeypatch.setattr(tiling, "_machine_memory", lambda: 2**40)
+    monkeypatch.setattr(tiling, "_PROCESS", tmp_path)
+    monkeypatch.setattr(tiling, "_GROUPS", tmp_path / "groups")
+
+    def own(text):
+        (tmp_path / "cgroup").write_text(text)
+        return tmp_path / "groups"
+
+    return own
+
+
+def test_what_a_container_has_cached_is_free(groups):
+    write_group(groups("0::/\n"), 1000, 900, 300)
+    assert tiling.available_memory() == 400
+
+
+def test_the_tightest_of_nested_groups_counts(groups):
+    root = groups("1:name=systemd:/\n0::/slurm/job_7\n")
+    write_group(root / "slurm" / "job_7", "max", 500, 0)
+    write_group(root / "slurm", 2000, 500, 100)
+    assert tiling.available_memory() == 1600
+    write_group(root / "slurm" / "job_7", 700, 500, 50)
+    assert tiling.available_memory() == 250
+
+
+def test_groups_of_the_first_version_count(groups):
+    root = groups("4:cpu,memory:/docker/abc\n0::/\n") / "memory"
+    assert tiling.available_memory() == 2**40
+    # The path is that of the host; in the container its own group is the root.
+    write_group(root, 3000, 1000, 200, version=1)
+    assert tiling.available_memory() == 2200
+    write_group(root / "docker" / "abc", 2000, 1000, 200, version=1)
+    assert tiling.available_memory() == 1200

@@ -51,14 +51,18 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
     folder = _folder_of_paintings(arguments)
     _check_masks(arguments, folder)
     steps = _steps(arguments)
-    masks = [arguments.content_mask, *(arguments.style_mask or [])]
-    read = [path for path in (*arguments.styles, *masks) if path is not None]
+    mask: Path | None = arguments.content_mask
+    masks = mask if mask is not None and mask.is_dir() else None
+    read = [*arguments.styles, *(arguments.style_mask or [])]
+    if mask is not None:
+        read += images.list_images(mask) if masks is not None else [mask]
     tasks = paths.plan(
         arguments.content,
         arguments.output,
         [path for path in read if not path.is_dir()],
         overwrite=arguments.overwrite,
         paintings=folder,
+        masks=masks,
     )
     model = load_model(session, "adain")
     if model.styles:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from jaxstyle import runtime
+from jaxstyle.commands import processes
 from jaxstyle.commands.interruption import Interruption, Wording
 from jaxstyle.commands.progress import LINE_SECONDS, Progress, duration, warnings_shown
 
@@ -40,12 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return _evaluate(arguments, progress, stop)
         except KeyboardInterrupt:
+            progress.end()
             progress.complain(stop.farewell)
             return stop.exit_code
 
 
 def _evaluate(arguments: argparse.Namespace, progress: Progress, stop: Interruption) -> int:
-    runtime.prepare(device=arguments.device, warn=progress.note)
+    processes.start_alone(arguments, progress)
     from jaxstyle.evaluation import run as evaluation
     from jaxstyle.evaluation.config import EvaluateConfig, quick
     from jaxstyle.training.config import load_config, override
@@ -71,7 +70,7 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress, stop: Interrupt
         finished = evaluation.evaluate(
             config,
             arguments.output,
-            command=_typed(),
+            command=arguments.typed,
             note=lines,
             warn=progress.complain,
             stopping=stop.requested,
@@ -97,8 +96,3 @@ class _Lines:
         if now - self._last >= LINE_SECONDS:
             self._last = now
             self._progress.note(line)
-
-
-def _typed() -> str:
-    """The command, as it was typed."""
-    return shlex.join(["jaxstyle", *sys.argv[1:]])

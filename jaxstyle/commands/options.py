@@ -269,7 +269,7 @@ def size_in_bytes(text: str) -> int:
     match = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]*)", text.strip())
     try:
         found = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         found = 0
     if found < 1:
         raise argparse.ArgumentTypeError(f"expected a size, as in 4GiB or 500MB; got {text!r}")

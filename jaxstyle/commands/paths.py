@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxstyle import images
 from jaxstyle.errors import UserError
@@ -42,6 +42,7 @@ def plan(
     *,
     overwrite: bool,
     paintings: Path | None = None,
+    masks: Path | None = None,
 ) -> list[Task]:
     """The pictures to make of a file or of a folder.
 
@@ -51,6 +52,7 @@ def plan(
         others: files that are read, too, and so never written to.
         overwrite: replace what is there.
         paintings: a folder: each content is painted in the style of each of these.
+        masks: a folder of them, which is none to write to.
 
     Returns:
         What to make, the pictures of a content after each other.
@@ -61,6 +63,12 @@ def plan(
     if not content.exists():
         raise UserError(f"{content}: no such file or folder")
     if content.is_dir() or paintings is not None:
+        folders = {
+            "contents": content if content.is_dir() else None,
+            "paintings": paintings,
+            "masks": masks,
+        }
+        _check_folders(output, {name: path for name, path in folders.items() if path is not None})
         return _plan_folder(content, output, others, overwrite=overwrite, paintings=paintings)
     if output.is_dir():
         raise UserError(f"{output} is a folder: expected a file name, as {content} is one picture")
@@ -95,6 +103,14 @@ def same_file(a: Path, b: Path) -> bool:
     return a.resolve() == b.resolve()
 
 
+def _check_folders(output: Path, folders: Mapping[str, Path]) -> None:
+    for what, folder in folders.items():
+        if output.exists() and not output.is_dir():
+            raise UserError(f"{output} is a file: expected a folder, as {folder} is one")
+        if same_file(folder, output):
+            raise UserError(f"{output} is the folder of the {what}: write to another one")
+
+
 def _plan_folder(
     content: Path,
     output: Path,
@@ -103,17 +119,13 @@ def _plan_folder(
     overwrite: bool,
     paintings: Path | None,
 ) -> list[Task]:
-    folders = {"contents": content if content.is_dir() else None, "paintings": paintings}
-    for what, folder in folders.items():
-        if folder is None:
-            continue
-        if output.exists() and not output.is_dir():
-            raise UserError(f"{output} is a file: expected a folder, as {folder} is one")
-        if same_file(folder, output):
-            raise UserError(f"{output} is the folder of the {what}: write to another one")
     contents = images.list_images(content) if content.is_dir() else [content]
     styles = [None] if paintings is None else images.list_images(paintings)
-    read = [*contents, *(path for path in styles if path is not None), *others]
+    read = {
+        identity
+        for path in (*contents, *(path for path in styles if path is not None), *others)
+        for identity in _identities(path)
+    }
     tasks, taken = [], set()
     for path, style in itertools.product(contents, styles):
         target = output / _name(path, style)
@@ -121,11 +133,20 @@ def _plan_folder(
             both = path.name if style is None else f"{path.name}_{style.name}"
             target = output / f"{both}.png"
         taken.add(target)
-        if any(same_file(target, other) for other in read):
+        if not read.isdisjoint(_identities(target)):
             raise UserError(f"{target} is read by this command: write to another folder")
         done = target.exists() and not overwrite and not _left_unfinished(target)
         tasks.append(Task(path, target, done, style))
     return tasks
+
+
+def _identities(path: Path) -> set[Any]:
+    """What two paths share if and only if they are of one file, as `same_file` has it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return {path.resolve()}
+    return {path.resolve(), (found.st_dev, found.st_ino)}
 
 
 def _name(content: Path, painting: Path | None) -> str:

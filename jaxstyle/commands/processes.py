@@ -32,16 +32,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def start_jax(arguments: argparse.Namespace, progress: Progress) -> None:
     """Sets up JAX, joins the other processes, and sees that there is a device."""
-    runtime.prepare(device=arguments.device, warn=progress.note)
+    _prepare(arguments, progress)
     import jax
 
     from jaxstyle.training import parallel
 
+    parallel.initialize(**{name: getattr(arguments, name) for name in NAMES})
+    _check_device(arguments)
+    if jax.process_index() > 0:  # one process speaks for all
+        progress.quiet = True
+
+
+def start_alone(arguments: argparse.Namespace, progress: Progress) -> None:
+    """Sets up JAX for a command that is for one process, and sees that there is a device."""
+    _prepare(arguments, progress)
+    _check_device(arguments)
+
+
+def _prepare(arguments: argparse.Namespace, progress: Progress) -> None:
+    runtime.prepare(device=arguments.device, warn=progress.note)
+    import jax
+
     if arguments.device == "cpu":  # others are JAX's own choice where they are there
         jax.config.update("jax_platforms", "cpu")
-    parallel.initialize(**{name: getattr(arguments, name) for name in NAMES})
+
+
+def _check_device(arguments: argparse.Namespace) -> None:
     found = runtime.find_device(None).platform
     if arguments.device not in (None, found):
         raise UserError(f"no device {arguments.device!r}: there is {found}")
-    if jax.process_index() > 0:  # one process speaks for all
-        progress.quiet = True

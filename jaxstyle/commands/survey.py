@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from jaxstyle.commands import paths
 from jaxstyle.errors import UserError
 
 _FORMS = (".md", ".csv", ".json")
@@ -24,14 +25,14 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: answers that cannot be read or are of another survey, or a file that exists.
     """
     output: Path | None = arguments.output
+    if output is not None and output.suffix not in _FORMS:
+        raise UserError(f"{output} must end in one of {', '.join(_FORMS)}")
+    answers = _files(arguments.answers)
     if output is not None:
-        if output.suffix not in _FORMS:
-            raise UserError(f"{output} must end in one of {', '.join(_FORMS)}")
-        if output.exists() and not arguments.overwrite:
-            raise UserError(f"{output} is there already: --overwrite replaces it")
+        paths.check_new(output, [arguments.key, *answers], overwrite=arguments.overwrite)
     from jaxstyle.evaluation import survey, tables
 
-    ratings = survey.read_answers(_files(arguments.answers), arguments.key)
+    ratings = survey.read_answers(answers, arguments.key)
     table = survey.tabulate(ratings)
     by_style = survey.tabulate_trials(ratings)
     sys.stdout.write(f"{tables.to_markdown(table)}\n{tables.to_markdown(by_style)}")
@@ -41,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _files(paths: list[Path]) -> list[Path]:
+def _files(given: list[Path]) -> list[Path]:
     """Files, those of folders among them."""
     found = []
-    for path in paths:
+    for path in given:
         inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{path} has no JSON files")

@@ -628,6 +628,11 @@ def method(config: TrainConfig, *, axis_name: str | None) -> Method:
         raise UserError(
             "data.style is not set: --set data.style=FOLDER names paintings to learn on"
         )
+    if config.data.style_batch_size not in (0, config.batch_size):
+        raise UserError(
+            "data.style_batch_size must be 0 for this method, which gives each photograph of a "
+            f"batch a painting of its own; got {config.data.style_batch_size}"
+        )
     networks = perceptual.load_networks(settings)
     encoder, padding = read_encoder(settings)
     prepared = vgg.prepare(encoder, padding=padding)

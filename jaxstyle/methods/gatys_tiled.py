@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from jax.sharding import Mesh
 
 from jaxstyle import runtime, strips, tiling
 from jaxstyle.config import StylizeConfig
+from jaxstyle.errors import UserError, reason_of
 from jaxstyle.methods import gatys_updates
 from jaxstyle.methods.gatys_layout import (
     Sizes,
@@ -82,6 +84,7 @@ class Room(NamedTuple):
             memory = mmap.mmap(-1, max(4 * math.prod(shape), 1))
             return np.frombuffer(memory, np.float32, math.prod(shape)).reshape(shape)
         with tempfile.TemporaryFile(prefix="jaxstyle-") as file:
+            _allot(file.fileno(), max(4 * math.prod(shape), 1))
             # The map keeps the file until the array is gone.
             return np.asarray(np.memmap(file, np.float32, "w+", shape=tuple(shape)))
 
@@ -96,6 +99,20 @@ class Room(NamedTuple):
 
 
 _MEMORY = Room(mapped=False)
+
+
+def _allot(file: int, size: int) -> None:
+    """Takes the room of a file now: a map of one that has none ends the process when written to."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()} has no room for {size / 2**30:.1f} GiB, which memory has "
+            f"not either ({reason_of(error)}): set TMPDIR to a folder with more, or choose a "
+            "smaller --size"
+        ) from error
 
 
 # --- targets -------------------------------------------------------------------------------------

@@ -320,7 +320,7 @@ def fixed_batches(
     for kind, (setting, total) in _kinds(config, kinds, which=which, rows=rows).items():
         reader, part = _open(config, setting), _slice(total, process_index, process_count)
         for number, batch in enumerate(batches):
-            squares = [_middle(reader, number * rows + row, config.crop_size) for row in part]
+            squares = [_middle(reader, number * total + row, config.crop_size) for row in part]
             batch[kind] = np.stack(squares)
         _tell(reader, warn, 0)
     return batches
