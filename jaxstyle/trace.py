@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -33,6 +33,30 @@ class Trace:
         self._lines, self._plot = trace_files(path)
         self._rows: list[dict[str, Any]] = []
         self._file: TextIO | None = None
+
+    def go_on(self, belongs: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Goes on with what an earlier run has written, before anything is written.
+
+        Args:
+            belongs: whether a row is to stay; what follows the first that is not goes.
+        """
+        if self._file is not None or not self._lines.exists():
+            return
+        self._file = self._lines.open("r+", encoding="utf-8")
+        end = 0
+        # Not by iteration, which would not know how far it has read.
+        while line := self._file.readline():
+            try:
+                row = json.loads(line)
+                if not line.endswith("\n") or not belongs(row):
+                    break
+            except (ValueError, KeyError, TypeError):  # cut off, or of something else
+                break
+            end = self._file.tell()
+            if self._plot is not None:
+                self._rows.append(row)
+        self._file.seek(end)
+        self._file.truncate()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Adds one step: its `scale`, `step`, the weighted loss terms, `seconds` since the start.

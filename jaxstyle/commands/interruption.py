@@ -62,6 +62,7 @@ class Interruption:
         self.can_save = False
         self.writing = threading.Lock()
         self.number = 0
+        self._heard = False
         self._note = note
         self._complain = complain
         self._wording = wording
@@ -84,6 +85,14 @@ class Interruption:
         """Whether to stop; to be asked when a step is done, as from then on a stop saves it."""
         self.can_save = True
         return self.number != 0
+
+    def join(self, number: int) -> None:
+        """Stops, too, as another process was asked to; a signal here is then still the first.
+
+        Args:
+            number: of the signal.
+        """
+        self.number = self.number or number
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is not threading.main_thread():
@@ -110,7 +119,8 @@ class Interruption:
             self._writer.close()  # which ends the thread
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first = self.number == 0
+        first = not self._heard
+        self._heard = True
         self.number = self.number or number
         if not (first and self.can_save):
             raise KeyboardInterrupt

@@ -48,6 +48,10 @@ class Painter(Protocol):
         """
         ...
 
+    def stopped(self) -> bool:
+        """Whether the user wants no more."""
+        ...
+
 
 def run_session(
     arguments: argparse.Namespace, work: Callable[[Session], int], *, wording: Wording
@@ -97,10 +101,10 @@ def paint_all(tasks: list[paths.Task], painter: Painter, session: Session) -> in
             failed += 1
             progress.end()
             progress.complain(f"jaxstyle: error: {error}")
-            continue
-        if stop.number:
+        else:
+            made += 1
+        if painter.stopped():
             return stop.exit_code
-        made += 1
     skipped = sum(task.done for task in tasks)
     progress.note(f"{made} made, {skipped} skipped as they were there already, {failed} failed")
     return 1 if failed else 0

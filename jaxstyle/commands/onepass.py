@@ -113,6 +113,10 @@ class Painter:
         self._sizes: set[tuple[int, int]] = set()  # for which there is a program
         self._last: tuple[Path, images.Picture] | None = None
 
+    def stopped(self) -> bool:
+        """Whether the user wants no more."""
+        return self._session.stop.number != 0
+
     def paint(self, task: paths.Task, *, label: str = "") -> bool:
         """Makes one picture, or one strip of them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import json
 import math
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 
 from jaxstyle import images, runtime, weights
 from jaxstyle.commands import options, paths, processes
+from jaxstyle.commands.beside import Beside
 from jaxstyle.commands.making import Session, memory_named, write_picture
 from jaxstyle.commands.progress import Moment, duration
 from jaxstyle.commands.resumption import Resumption, fingerprint
@@ -26,7 +28,6 @@ from jaxstyle.trace import TERMS, Trace, trace_files
 if TYPE_CHECKING:
     from jaxstyle.methods.gatys import Iterate
 
-_PREVIEW_SECONDS = 2.0
 _STATE_SECONDS = 60.0
 _LARGE_SIDE = 4096  # smaller pictures are resized once, from what the file has
 _PRESET = "default"
@@ -70,6 +71,8 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
     devices = _start_devices(session)
     import jax
 
+    if devices is not None:
+        tasks = _as_in_first(tasks)
     _check_layers(job)
     trace = None
     if arguments.trace is not None and jax.process_index() == 0:
@@ -105,6 +108,14 @@ def _start_devices(session: Session) -> Sequence[Any] | None:
     return devices
 
 
+def _as_in_first(tasks: list[paths.Task]) -> list[paths.Task]:
+    """Which pictures are done, as the process knows it that writes them."""
+    from jaxstyle.training import parallel
+
+    done = parallel.as_in_first([task.done for task in tasks])
+    return [task._replace(done=there) for task, there in zip(tasks, done, strict=True)]
+
+
 # Before anything is computed
 
 
@@ -115,7 +126,12 @@ def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
     if start is not None and start not in INITS:
         read.append(Path(start))
     overwrite = arguments.overwrite
-    tasks = paths.plan(arguments.content, arguments.output, read, overwrite=overwrite)
+    going_on = _goes_on(arguments)
+    # What a run that was stopped has written by then is its own.
+    replaced = (
+        going_on and not arguments.content.is_dir() and paths.left_unfinished(arguments.output)
+    )
+    tasks = paths.plan(arguments.content, arguments.output, read, overwrite=overwrite or replaced)
     read += [task.content for task in tasks]
     written = [task.output for task in tasks]
     beside = []
@@ -125,11 +141,21 @@ def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
     if arguments.trace is not None:
         beside += [path for path in trace_files(arguments.trace) if path is not None]
     for path in beside:
-        paths.check_new(path, read, overwrite=overwrite)
+        paths.check_new(path, read, overwrite=overwrite or going_on)
         if any(paths.same_file(path, other) for other in written):
             raise UserError(f"{path} is to be written twice: give each its own name")
         written.append(path)
     return tasks
+
+
+def _goes_on(arguments: argparse.Namespace) -> bool:
+    """Whether there is a state to go on from; raises UserError if none can be kept there."""
+    folder: Path | None = arguments.state
+    if folder is None:
+        return False
+    paths.check_folder(folder)
+    name = "*" if arguments.content.is_dir() else glob.escape(arguments.output.name)
+    return any(folder.glob(f"{name}/[0-9]*"))
 
 
 def _load(arguments: argparse.Namespace) -> Job:
@@ -215,8 +241,8 @@ class Painter:
         self._session = session
         self._progress = session.progress
         self._stop = session.stop
-        self._trace = trace
-        self._preview_due = 0.0
+        preview = job.arguments.preview if self._speaks else None
+        self._beside = Beside(session, trace, preview)
 
     def paint(self, task: paths.Task, *, label: str = "") -> bool:
         """Makes one picture, or as much of it as there is when the user wants no more.
@@ -235,8 +261,7 @@ class Painter:
         from jaxstyle.methods import gatys_scales
 
         begun = time.monotonic()
-        arguments = self.job.arguments
-        content = load_large(task.content, self.job.config.size, arguments)
+        content = self._read(task.content)
         height, width = content.pixels.shape[:2]
         sizes = gatys_scales.scale_sizes(height, width, self.job.config)
         images.check_output_path(task.output, size=sizes[-1])
@@ -270,6 +295,17 @@ class Painter:
         else:
             self._progress.complain(f"stopped early; the picture so far is in {done}")
         return finished
+
+    def _read(self, path: Path) -> images.Picture:
+        """The content; where a process cannot read it, none begins with it."""
+        found, problem = None, None
+        try:
+            found = load_large(path, self.job.config.size, self.job.arguments)
+        except (UserError, OSError) as error:
+            problem = error
+        if self._in_any(problem is not None) or found is None:
+            raise problem or UserError(f"{path} cannot be read by another process")
+        return found
 
     def _memory(self, size: tuple[int, int], resumption: Resumption | None) -> int | None:
         """What an update may take; a run that goes on keeps to it, or its tiles would be others."""
@@ -317,6 +353,7 @@ class Painter:
         resume = None if resumption is None else resumption.latest(sizes, job.config)
         if resume is not None:
             self._progress.note(f"going on after step {resume.step} of scale {resume.scale}")
+            self._beside.go_on(resume, picture)
         due = time.monotonic() + _STATE_SECONDS
         try:
             iterates = gatys.stylize(
@@ -337,7 +374,7 @@ class Painter:
         with memory_named(f"at --size {job.config.size}: try a smaller one"):
             for iterate in iterates:
                 self._stop.can_save = True
-                stopped = self._stopped()
+                stopped = self.stopped()
                 if late is not None:
                     self._report(late, begun, picture)
                 # Losses are read a step late, so that the device need not wait for us; but not at
@@ -348,23 +385,27 @@ class Painter:
                     late = None
                 more = (iterate.scale, iterate.step) != (iterate.scales, iterate.steps)
                 if resumption and more and (stopped or time.monotonic() >= due):
-                    with self._stop.writing:
-                        resumption.keep(self._whole(iterate))
+                    self._beside.keep(resumption, self._whole(iterate))
                     due = time.monotonic() + _STATE_SECONDS
                 if stopped:
                     break
-                self._show(iterate)
+                self._beside.show(iterate)
         assert last is not None  # settings have at least one step
         return last, steps
 
-    def _stopped(self) -> bool:
+    def stopped(self) -> bool:
         """Whether the user wants no more: in all processes at the same step."""
-        if self._devices is not None:
-            from jaxstyle.training import parallel
-
-            if parallel.any_process(self._stop.number != 0):
-                self._stop.number = self._stop.number or signal.SIGINT
+        if self._in_any(self._stop.number != 0):
+            self._stop.join(signal.SIGINT)
         return self._stop.number != 0
+
+    def _in_any(self, flag: bool) -> bool:
+        """Whether it is set in any process that shares the picture; all ask at the same place."""
+        if self._devices is None:
+            return flag
+        from jaxstyle.training import parallel
+
+        return parallel.any_process(flag)
 
     def _whole(self, iterate: Iterate) -> Iterate:
         """With a state that does not depend on the number of devices."""
@@ -377,11 +418,9 @@ class Painter:
 
     def _report(self, iterate: Iterate, begun: float, picture: str | None) -> None:
         losses = {term: float(iterate.losses[term]) for term in TERMS}
-        place = {"scale": iterate.scale, "step": iterate.step}
-        if self._trace is not None:
-            row: dict[str, Any] = {} if picture is None else {"picture": picture}
-            seconds = round(time.monotonic() - begun, 3)
-            self._trace.write(row | place | losses | {"seconds": seconds})
+        row: dict[str, Any] = {} if picture is None else {"picture": picture}
+        row |= {"scale": iterate.scale, "step": iterate.step} | losses
+        self._beside.trace(row | {"seconds": round(time.monotonic() - begun, 3)})
         if not math.isfinite(losses["total"]):
             raise UserError(
                 f"the loss is {losses['total']} at step {iterate.step} of scale {iterate.scale}: "
@@ -389,22 +428,6 @@ class Painter:
             )
         moment = Moment(iterate.scale, iterate.scales, iterate.step, iterate.steps)
         self._progress.update(moment, losses)
-
-    def _show(self, iterate: Iterate) -> None:
-        """Writes the preview, now and then and at the end of each scale."""
-        path, now = self.job.arguments.preview, time.monotonic()
-        if (
-            path is None
-            or not self._speaks
-            or (now < self._preview_due and iterate.step < iterate.steps)
-        ):
-            return
-        pixels = np.asarray(iterate.image)
-        if np.isfinite(pixels).all():
-            with self._stop.writing:
-                images.save(path, pixels, quality=self.job.arguments.quality)
-        # A large picture takes long to encode: that must not take over the run.
-        self._preview_due = time.monotonic() + max(_PREVIEW_SECONDS, 10 * (time.monotonic() - now))
 
 
 def _made_by(job: Job, content: Path, stopped_at: Iterate | None) -> str:

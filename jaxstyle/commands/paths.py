@@ -96,6 +96,19 @@ def check_new(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
         raise UserError(f"{path} cannot be written to: choose another name")
 
 
+def check_folder(path: Path) -> None:
+    """Refuses a folder that is to be written into, and made if need be, where that cannot work.
+
+    Raises:
+        UserError: it is a file, or nothing can be written there.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: expected a folder")
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written to: choose another folder")
+
+
 def same_file(a: Path, b: Path) -> bool:
     """Whether two paths, of files that need not exist, name one file."""
     if a.exists() and b.exists():
@@ -135,7 +148,7 @@ def _plan_folder(
         taken.add(target)
         if not read.isdisjoint(_identities(target)):
             raise UserError(f"{target} is read by this command: write to another folder")
-        done = target.exists() and not overwrite and not _left_unfinished(target)
+        done = target.exists() and not overwrite and not left_unfinished(target)
         tasks.append(Task(path, target, done, style))
     return tasks
 
@@ -158,7 +171,7 @@ def _name(content: Path, painting: Path | None) -> str:
     return f"{content.stem}.png"
 
 
-def _left_unfinished(path: Path) -> bool:
+def left_unfinished(path: Path) -> bool:
     """Whether an earlier run says in the file that it was stopped before the end."""
     try:
         made_by = json.loads(images.read_metadata(path).get("jaxstyle", "{}"))

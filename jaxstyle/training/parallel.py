@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -124,6 +124,23 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def as_in_first(flags: Sequence[bool]) -> list[bool]:
+    """The flags as process 0 has them. Every process must call it, at the same step.
+
+    Raises:
+        UserError: the processes have different numbers of them.
+    """
+    if jax.process_count() == 1:
+        return list(flags)
+    counts = multihost_utils.process_allgather(np.asarray(len(flags)))
+    if len(set(counts.tolist())) > 1:
+        raise UserError(
+            "the processes see different numbers of pictures "
+            f"({', '.join(map(str, counts.tolist()))}): give them the same folders"
+        )
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(flags, bool))).tolist()
 
 
 def barrier(name: str) -> None:
