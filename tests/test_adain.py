@@ -469,6 +469,10 @@ def test_levels_that_cannot_be_are_refused(levels):
     [
         ({"data": DataConfig(content="photos")}, "data.style is not set"),
         ({"crop_size": 17}, "crop_size must be a multiple of 2"),
+        (
+            {"data": DataConfig(content="photos", style="paintings", style_batch_size=1)},
+            "must be 0",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(files, settings, message):

@@ -15,6 +15,8 @@ from safetensors.numpy import save_file
 
 import jaxstyle
 from jaxstyle import cli, images, weights
+from jaxstyle.commands import optimise
+from jaxstyle.commands.resumption import Resumption
 from jaxstyle.config import PRESETS, StylizeConfig, preset
 from jaxstyle.methods import gatys
 
@@ -807,6 +809,8 @@ def test_after_a_kill_the_same_command_goes_on_to_the_same_file(command):
     options = ["--features", "net.safetensors", *SMALL, *LIGHT, "--scales", "2", "--steps", "60"]
     options += ["--steps-factor", "1", "--tile", "16"]
 
+    beside = ["--preview", "preview.png", "--trace", "t.jsonl", "--state", "states"]
+
     def begin(output, *more):
         return subprocess.Popen(
             [sys.executable, "-c", OFTEN, "stylize", *BASIC[:-1], output, *options, *more],
@@ -818,7 +822,7 @@ def test_after_a_kill_the_same_command_goes_on_to_the_same_file(command):
     process = begin("out.png")
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    process = begin("again.png", "--state", "states")
+    process = begin("again.png", *beside)
     deadline = time.monotonic() + 120
     while not len(list(Path("states").glob("again.png/*/state"))) > 1:
         assert process.poll() is None
@@ -827,12 +831,93 @@ def test_after_a_kill_the_same_command_goes_on_to_the_same_file(command):
     process.kill()
     process.communicate()
     assert not Path("again.png").exists()
-    process = begin("again.png", "--state", "states")
+    process = begin("again.png", *beside)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "going on after step" in errors
     assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
     assert not list(Path("states").glob("*/*"))
+    rows = [json.loads(line) for line in Path("t.jsonl").read_text().splitlines()]
+    places = [(row["scale"], row["step"]) for row in rows]
+    assert places == [(scale, step) for scale in (1, 2) for step in range(1, 61)]
+
+
+def test_a_run_that_was_stopped_goes_on_with_its_own_files(command, fake, capsys):
+    given = [*BASIC, *SMALL, "--state", "states", "--trace", "t.jsonl", "--preview", "p.png"]
+    unfinished = {"jaxstyle": json.dumps({"finished": False})}
+    images.save("out.png", np.zeros((4, 4, 3), np.float32), metadata=unfinished)
+    for name in ("t.jsonl", "p.png"):
+        Path(name).write_bytes(b"mine")
+    assert command(*given) == 2  # there is no state that they could be of
+    assert "out.png exists" in only_line(capsys.readouterr().err)
+    Path("states/out.png/10000001").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Resumption, "agree_on", lambda self, memory, given: memory)
+        patch.setattr(Resumption, "latest", lambda *_: None)
+        patch.setattr(Resumption, "finish", lambda *_: None)
+        assert command(*given) == 0
+        assert metadata("out.png")["finished"]
+        assert command(*given) == 2  # that is a picture now, and the user's
+    assert "out.png exists" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_beside_does_not_cost_the_picture(
+    command, fake, capsys, monkeypatch
+):
+    def full(*_):
+        raise ValueError("OUT_OF_RANGE\nFile too large")
+
+    monkeypatch.setattr(optimise, "_STATE_SECONDS", 0)
+    monkeypatch.setattr(Resumption, "keep", full)
+    save = images.save
+
+    def only_pictures(path, *values, **options):
+        if Path(path).name == "p.png":
+            raise OSError(28, "No space left on device")
+        save(path, *values, **options)
+
+    monkeypatch.setattr(images, "save", only_pictures)
+    given = ["--state", "states", "--preview", "p.png", "--trace", "t.jsonl"]
+    assert command(*BASIC, *SMALL, *given) == 0
+    errors = capsys.readouterr().err
+    assert errors.count("warning: the state cannot be written: OUT_OF_RANGE File too large") == 1
+    assert errors.count("warning: the preview cannot be written: No space left on device") == 1
+    assert metadata("out.png")["finished"]
+    assert len(Path("t.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_state_needs_a_folder(command, fake, capsys):
+    Path("states").write_text("mine")
+    for folder in ("states", "states/deeper"):
+        assert command(*BASIC, *SMALL, "--state", folder) == 2
+        assert "states" in only_line(capsys.readouterr().err)
+    assert not fake.calls
+
+
+def test_a_name_may_begin_with_a_dash_behind_two(command, fake, capsys):
+    Path("-x.png").write_bytes(Path("photo.png").read_bytes())
+    words = ["stylize", "--features", "net.safetensors", "-o", "out.png", *SMALL]
+    assert cli.main([*words, "--", "-x.png", "wave.png"]) == 0
+    assert metadata("out.png")["content"] == "-x.png"
+    assert cli.main([*words, "--overwrite", "--", "--help", "wave.png"]) == 2
+    assert "--help: no such file" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_left_is_no_error():
+    """With a buffer, as where nobody asks for none: it is written when the command is over."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        result = subprocess.run(
+            [sys.executable, "-m", "jaxstyle", "--version"],
+            env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+            | {"PYTHONPATH": str(ROOT)},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_tiles_are_passed_on_and_said(command, fake, capsys):

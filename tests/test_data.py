@@ -310,6 +310,10 @@ def test_fixed_batches_take_what_was_kept_out(tmp_path):
     [batch] = fixed_batches(config, rows=3)
     assert levels([batch]) == [10, 11, 12]
     assert batch["style"][:, 0, 0, 0].tolist() == [0, 1]
+    # Paintings are as many as there are to be, one after the other.
+    more = make(content, style=str(held_out), style_batch_size=2)
+    rows = [batch["style"][:, 0, 0, 0].tolist() for batch in fixed_batches(more, rows=3, count=3)]
+    assert rows == [[10, 11], [12, 13], [14, 10]]
     assert levels(fixed_batches(config, rows=2, which="training")) == [0, 1]
     batches = fixed_batches(make(content), rows=2, count=2)
     assert levels(batches) == [0, 1, 2, 0]

@@ -498,7 +498,9 @@ def only_line(text):
 def test_the_command_writes_a_report(command, tmp_path, capsys):
     assert command("--set", "title=By hand") == 0
     assert capsys.readouterr().err == ""
-    assert "By hand" in (tmp_path / "out" / "report.html").read_text()
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "By hand" in report
+    assert "jaxstyle evaluate --config" in report
     assert values(tmp_path / "out", "distances")["ours"]["pairs"] == 4  # two photographs, quickly
 
 
@@ -518,6 +520,8 @@ def test_the_command_tells_mistakes_in_a_line(command, capsys, files):
     assert "EvaluateConfig" in only_line(capsys.readouterr().err)
     assert command("--set", "baseline=nobody") == 2
     assert "not among the methods" in only_line(capsys.readouterr().err)
+    assert command("--device", "tpu") == 2
+    assert "no device 'tpu': there is cpu" in only_line(capsys.readouterr().err)
     assert command("--set", "sizes=3") == 2
     assert "did you mean size" in only_line(capsys.readouterr().err)
     assert command(settings=["content=photos", "style=none"]) == 2
@@ -574,17 +578,23 @@ def test_a_survey_comes_and_goes(command, tmp_path, capsys):
         (["key.json", "answers.json"], "key.json: cannot be read"),
         (["key.json", "empty"], "empty has no JSON files"),
         (["key.json", "answers.json", "-o", "t.txt"], "t.txt must end in one of .md, .csv, .json"),
-        (["key.json", "answers.json", "-o", "old.md"], "old.md is there already: --overwrite"),
+        (["key.json", "answers.json", "-o", "old.md"], "old.md exists: choose another name"),
+        (["old.json", "answers.json", "-o", "old.json", "--overwrite"], "old.json is read by"),
+        (["key.json", "old.json", "-o", "old.json", "--overwrite"], "old.json is read by"),
+        (["key.json", "old", "-o", "old/a.json", "--overwrite"], "a.json is read by"),
         (["key.json"], "ANSWERS"),
     ],
 )
 def test_mistakes_of_a_survey_are_told_in_a_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "old.md").write_text("old")
+    (tmp_path / "old").mkdir()
+    for name in ("old.md", "old.json", "old/a.json"):
+        (tmp_path / name).write_text("old")
     assert cli.main(["survey", *arguments]) == 2
     assert message in only_line(capsys.readouterr().err)
-    assert (tmp_path / "old.md").read_text() == "old"
+    for name in ("old.md", "old.json", "old/a.json"):
+        assert (tmp_path / name).read_text() == "old"
 
 
 def test_evaluate_py_is_the_same_command():

@@ -2,6 +2,7 @@
 
 import collections
 import re
+import textwrap
 
 import jax
 import numpy as np
@@ -40,10 +41,12 @@ class Sharded:
         self.static = {"config": self.network.config, "padding": padding, "layout": self.layout}
 
     def gradient(self, variables):
-        def loss(x):
-            return gatys_sharded.objective(self.network.params, x, *self.given, **self.static)
+        def loss(x, params, *given):
+            return gatys_sharded.objective(params, x, *given, **self.static)
 
-        gradient, terms = jax.jit(jax.grad(loss, has_aux=True))(self.layout.spread(variables))
+        # As arguments, as another process has some of them.
+        given = self.layout.spread(variables), self.network.params, *self.given
+        gradient, terms = jax.jit(jax.grad(loss, has_aux=True))(*given)
         return self.layout.gather(gradient), terms
 
 
@@ -99,6 +102,51 @@ def test_the_gradient_is_that_of_the_whole(name, padding, size, counts):
         for term in TERMS:
             assert float(found[term]) == pytest.approx(float(terms[term]), rel=1e-5, abs=1e-9)
         assert np.linalg.norm(gradient - wanted) < 1e-5 * np.linalg.norm(wanted)
+
+
+PROCESS = """
+    import sys
+    import jax, numpy as np
+    from jaxstyle.training import parallel
+
+    port, target, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    parallel.initialize(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=index)
+    from test_gatys_sharded import CONTENT, STYLE, Sharded, canvas, of_two_processes
+
+    assert (jax.device_count(), jax.local_device_count()) == (4, 2)
+    run = Sharded(of_two_processes(), CONTENT[None], [STYLE[None]], (1.0,), count=4, padding="zero")
+    gradient, _ = run.gradient(canvas())
+    if index == 1:
+        np.save(target, gradient)
+    assert parallel.as_in_first([index == 0, index == 1]) == [True, False]
+    try:
+        parallel.as_in_first([True] * (index + 1))
+    except parallel.UserError as error:
+        assert "different numbers of pictures (1, 2)" in str(error)
+    else:
+        raise AssertionError
+"""
+
+
+def of_two_processes():
+    return replace(PLAIN, style_loss="wasserstein", pooling="avg")
+
+
+def test_the_gradient_of_two_processes_is_that_of_the_whole(tmp_path):
+    """Two real processes of two devices each, over loopback."""
+    config, target = of_two_processes(), tmp_path / "gradient.npy"
+    command = ["-c", textwrap.dedent(PROCESS), str(free_port()), str(target)]
+    two_processes(command, {"TF_CPP_MIN_LOG_LEVEL": "3"})
+    program = gatys_updates.program(config)
+    styles = [STYLE[None]]
+    targets = make_targets(NETWORK.params, CONTENT[None], styles, (1.0,), program, "zero")
+    weights = loss_weights(config, targets)
+
+    def loss(x):
+        return objective(NETWORK.params, x, targets, weights, program, "zero")[0]
+
+    wanted = jax.jit(jax.grad(loss))(canvas())
+    assert np.linalg.norm(np.load(target) - wanted) < 1e-5 * np.linalg.norm(wanted)
 
 
 def exchanges(compiled):

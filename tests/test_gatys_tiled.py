@@ -1,6 +1,8 @@
 """Pixel optimisation in tiles: the objective's own gradient, and states that are gone on from."""
 
+import errno
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -170,6 +172,15 @@ def test_arrays_in_files_give_the_same(monkeypatch):
     # The picture, two moments, the gradient, what is shown; and the content's features.
     assert mapped.count((1, *SIZE, 3)) == 5
     assert len(mapped) == 5 + len(PLAIN.content_layers)
+
+
+def test_a_disk_without_room_is_told(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no room for 1\.0 GiB.*No space left.*TMPDIR"):
+        gatys_tiled.Room(mapped=True).zeros((1, 2**14, 2**14, 1))
 
 
 # --- states --------------------------------------------------------------------------------------

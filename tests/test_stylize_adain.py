@@ -1,6 +1,7 @@
 """Tests of `jaxstyle stylize --method adain`."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -244,6 +245,23 @@ def test_regions_of_the_same_color(command, fake):
     np.testing.assert_allclose(made[:, 16:], np.broadcast_to((0.1, 0.2, 0.3), (24, 16, 3)), **CLOSE)
     found = metadata("out.png")
     assert (found["content_mask"], found["style_masks"]) == ("mask.png", ["style-mask.jpg"])
+
+
+def test_a_folder_of_masks_is_none_to_write_to(command, fake, capsys):
+    for name in ("in", "masks"):
+        Path(name).mkdir()
+    Path("in/photo.png").write_bytes(Path("photo.png").read_bytes())
+    halves("masks/photo.png", RED, BLUE)
+    mask = Path("masks/photo.png").read_bytes()
+    words = ["stylize", "in", "wave.png", "both.png", "--content-mask", "masks", "--overwrite"]
+    words += ["--method", "adain"]
+    assert command(*words, "-o", "masks") == 2
+    assert "masks is the folder of the masks" in only_line(capsys.readouterr().err)
+    Path("out").mkdir()
+    os.link("masks/photo.png", "out/photo.png")
+    assert command(*words, "-o", "out") == 2
+    assert "out/photo.png is read by this command" in only_line(capsys.readouterr().err)
+    assert Path("masks/photo.png").read_bytes() == mask
 
 
 def test_a_color_that_the_painting_lacks_takes_all_of_it(command, fake, capsys):
