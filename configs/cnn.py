@@ -6,7 +6,7 @@
 They only name it; that it is theirs without the residual connection is our reading of "the residual
 module is added to the basic CNN structure". All else is as in `resnet_in_paper`: with `cnn_bn` and
 `fnst` between them, normalisation, residual connection and instance normalisation can be told
-apart. What it costs and gives has not been measured yet.
+apart. The whole run has not been made; docs/results.md has one of 400 steps with narrower layers.
 """
 
 import dataclasses

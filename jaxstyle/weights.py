@@ -102,7 +102,7 @@ REGISTRY: dict[str, Published] = {
 }
 
 _LITE = "a narrow VGG-19 that comes with jaxstyle"
-_RANDOM = "a narrow VGG-19 of random kernels, which stands in until a trained one is at hand"
+_RANDOM = "a narrow VGG-19 of random kernels, for trials"
 
 
 # What is at hand

@@ -176,6 +176,8 @@ def test_the_folder_gets_a_report_and_tables(whole):
     folder, _ = whole
     names = ["distances", "gram_by_style", "ssim_by_style", "structure", "structure_segmented"]
     names += ["structure_tests", "composition", "recognition_test", "recognition_training"]
+    names += ["miou_by_style", "composition_by_style"]
+    names += ["recognition_test_by_style", "recognition_training_by_style"]
     names += ["convergence"]
     expected = {f"{name}.{form}" for name in names for form in ("md", "csv", "json")}
     assert {path.name for path in (folder / "tables").iterdir()} == expected
@@ -186,6 +188,11 @@ def test_the_folder_gets_a_report_and_tables(whole):
         assert table(folder, name).title in page
     for plot in ("gram", "pairs", "roc_test", "roc_training", "convergence_loss"):
         assert (folder / f"{plot}.png").is_file()
+    for name in names:
+        signed = table(folder, name).notes[-1]
+        assert signed in (folder / "tables" / f"{name}.md").read_text()
+        for text in ("processor: ", "Judged in: ", "squares of 32 pixels", "Seed: "):
+            assert text in signed
     # A row for each painting: its photograph, the painting, and three methods.
     sheet = images.load(folder / "pairs.png").pixels
     assert sheet.shape[1] / sheet.shape[0] > 1.5
@@ -219,6 +226,17 @@ def test_a_difference_to_the_baseline_has_an_interval(whole):
     assert rows["photo"]["leaf"].low is None
     found = rows["painting"]["leaf"]
     assert found.low <= -rows["photo"]["leaf"].value <= found.high < 0
+
+
+def test_pictures_are_recognised_painting_by_painting(whole):
+    folder, _ = whole
+    for part in ("test", "training"):
+        rows = values(folder, f"recognition_{part}_by_style")
+        accuracy = values(folder, f"recognition_{part}")
+        assert list(rows) == list(accuracy)
+        for name, row in rows.items():
+            assert row["all paintings"] == pytest.approx(accuracy[name]["accuracy"], abs=1e-6)
+        assert set(rows["painting"].values()) == {1}
 
 
 def test_what_is_missing_is_left_out_with_a_warning(whole):

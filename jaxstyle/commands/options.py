@@ -92,7 +92,8 @@ def add_features_option(files: _Group) -> None:
     files.add_argument(
         "--features",
         metavar="lite|vgg19|vgg16|random|FILE",
-        help="network whose features are compared (default: the first of these that is at hand)",
+        help="network whose features are compared (default: lite; for a paper's preset the network "
+        "that it was made for, once that is fetched)",
     )
 
 
@@ -102,7 +103,8 @@ def add_padding_option(run: _Group) -> None:
         "--padding",
         type=one_of(("auto", *PADDINGS)),
         metavar="auto|zero|reflect|replicate",
-        help="border of the features' convolutions (default: auto, as the features want it)",
+        help="border of the features' convolutions; for optimising pixels (default: auto, as the "
+        "features want it)",
     )
 
 
@@ -112,7 +114,8 @@ def add_memory_option(run: _Group) -> None:
         "--memory",
         type=size_in_bytes,
         metavar="SIZE",
-        help="what an update of the pixels may take, as in 4GiB (default: half of what is free)",
+        help="what an update may take, as in 4GiB; for optimising pixels (default: half of what is "
+        "free)",
     )
 
 
@@ -155,7 +158,8 @@ def add_picture_options(files: _Group) -> None:
         type=whole_number(1),
         default=MAX_PIXELS,
         metavar="N",
-        help="refuse to read larger pictures (default: 100000000)",
+        help="refuse to read larger pictures; of a TIFF that is shrunk while it is read, the size "
+        "it is shrunk to counts (default: 100000000)",
     )
 
 

@@ -16,10 +16,15 @@ NAMES = ("coordinator", "num_processes", "process_id")
 """The options by which a process finds the others."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--coordinator`, `--num-processes` and `--process-id`."""
+def add_options(parser: argparse.ArgumentParser, *, beside: str = "") -> None:
+    """Adds `--coordinator`, `--num-processes` and `--process-id`.
+
+    Args:
+        parser: of a command.
+        beside: what must be given with them.
+    """
     group = parser.add_argument_group(
-        "several processes (all three; none of them where a TPU pod or Slurm says it)"
+        f"several processes{beside} (all three; none of them where a TPU pod or Slurm says it)"
     )
     group.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process listens")
     group.add_argument(

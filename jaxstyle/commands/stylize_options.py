@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> Any:
     )
     _add_files(parser)
     _add_run_options(parser)
-    processes.add_options(parser)
+    processes.add_options(parser, beside=", with --shard")
     _add_model_options(parser)
     settings = parser.add_argument_group(
         "settings of --method gatys (what is given goes before the preset; the defaults are those "
@@ -150,7 +150,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="store_const",
         const=True,
         help="spread the rows of the picture over all devices, with the same result; over those of "
-        "several processes, too",
+        "several processes, too; for optimising pixels",
     )
     options.add_device_options(run)
 

@@ -35,6 +35,7 @@ DISTANCES = (
     Column("ssim", "SSIM", better="high"),
     Column("ms_ssim", "MS-SSIM", better="high"),
     Column("psnr", "PSNR", unit="dB", better="high", digits=2),
+    Column("tv", "total variation"),
 )
 STRUCTURE = (
     Column("miou", "MIoU", better="high"),
@@ -45,6 +46,7 @@ STRUCTURE = (
 )
 COMPOSITION = (Column("composition", "MIoU of shares", better="high"),)
 RECOGNITION = (*STRUCTURE[1:], Column("auc", "AUC", better="high"))
+_RECOGNIZED = Column("recognized", "share recognised", better="high")
 
 
 class StoppedError(Exception):
@@ -103,7 +105,7 @@ def pair_records(context: Context) -> list[Record]:
 
 def distances(context: Context, records: Sequence[Record]) -> Section:
     """Distances to photographs and paintings, and a sheet of pictures."""
-    config, methods = context.studio.config, list(context.painters)
+    methods = list(context.painters)
     present = [column for column in DISTANCES if any(column.key in row for row in records)]
     shown = [
         tables.overall(
@@ -115,18 +117,7 @@ def distances(context: Context, records: Sequence[Record]) -> Section:
             **context.statistics,
         )
     ]
-    for column in (DISTANCES[0], DISTANCES[6]):
-        shown.append(
-            tables.by_style(
-                records,
-                column,
-                methods=methods,
-                baseline=config.baseline,
-                name=f"{column.key}_by_style",
-                title=f"{column.title} for each painting, beside that of {config.baseline}",
-                **context.statistics,
-            )
-        )
+    shown += [_by_style(context, records, column) for column in (DISTANCES[0], DISTANCES[6])]
     plot = context.studio.folder / "gram.png"
     report.bars(shown[0], "gram", plot)
     sheet = context.studio.folder / "pairs.png"
@@ -135,11 +126,28 @@ def distances(context: Context, records: Sequence[Record]) -> Section:
     return Section("Distances", _DISTANCES, tuple(shown), pictures_)
 
 
+def _by_style(
+    context: Context, records: Sequence[Record], column: Column, *, name: str = ""
+) -> Table:
+    """A metric painting by painting, beside the baseline on the same photographs."""
+    baseline, there = context.studio.config.baseline, {row["method"] for row in records}
+    return tables.by_style(
+        records,
+        column,
+        methods=[name for name in context.painters if name in there],
+        baseline=baseline,
+        name=name or f"{column.key}_by_style",
+        title=f"{column.title} for each painting, beside that of {baseline}",
+        **context.statistics,
+    )
+
+
 _DISTANCES = """\
 Gram, mean/std and Wasserstein-2 are squared distances of statistics of features to those of the \
 painting, relative to these, the mean of relu1_1 to relu5_1. Content is the squared distance of \
 relu4_1 to the photograph's, relative to that. Perceptual has the form of LPIPS, without its \
-weights: it is not LPIPS. All are explained in docs/evaluation.md."""
+weights: it is not LPIPS. Total variation is the picture's own, half the mean absolute \
+difference of neighbours. All are explained in docs/evaluation.md."""
 
 
 _SHEET = "Each painting with a photograph of its own; white where a method did not paint the pair"
@@ -174,7 +182,8 @@ def structure(context: Context, records: Sequence[Record]) -> Section:
             name="structure",
             title="Regions of the photograph found again (clusters of its features)",
             **context.statistics,
-        )
+        ),
+        _by_style(context, records, STRUCTURE[0]),
     ]
     if config.segmented and config.segments:
         shown += _segmented(context)
@@ -250,7 +259,8 @@ def composition(context: Context, records: Sequence[Record]) -> Section:
         title="Composition of the painting found again",
         **context.statistics,
     )
-    return Section("Style composition", _COMPOSITION, (shown,))
+    each = _by_style(context, records, COMPOSITION[0])
+    return Section("Style composition", _COMPOSITION, (shown, each))
 
 
 _COMPOSITION = """\
@@ -273,6 +283,8 @@ def recognition(context: Context, records: Sequence[Record]) -> Section:
         methods = [name for name in context.painters if any(r["method"] == name for r in found)]
         scored = {name: _scores(studio, name, found) for name in methods}
         shown.append(_recognition_table(context, part, scored))
+        marked = _marked(studio, found)
+        shown.append(_by_style(context, marked, _RECOGNIZED, name=f"recognition_{part}_by_style"))
         plot = studio.folder / f"roc_{part}.png"
         curves = {name: _curve(*value) for name, value in scored.items()}
         report.roc(curves, plot, title=f"Style recognised, {part} photographs")
@@ -301,6 +313,15 @@ def _training_records(context: Context) -> list[Record]:
 
         records += studio.judged(name, painter, "training", photos, pairs, score, done=done)
     return records
+
+
+def _marked(studio: Studio, records: Sequence[Record]) -> list[Record]:
+    """Records with 1 where a picture's own painting is the nearest, else 0."""
+    names = list(studio.paintings)
+    return [
+        {**row, "recognized": float(names[int(np.argmax(row["scores"]))] == row["style"])}
+        for row in records
+    ]
 
 
 def _scores(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jaxstyle.errors import UserError
 from jaxstyle.evaluation import judges, machine, painters, protocols, report, speeds, survey, tables
+from jaxstyle.evaluation.cells import Table
 from jaxstyle.evaluation.config import EvaluateConfig
 from jaxstyle.evaluation.painters import Painter
 from jaxstyle.evaluation.pictures import Pair
@@ -57,11 +59,10 @@ def evaluate(
 
     def add(section: Section) -> None:
         sections.append(section)
+        facts = _facts(config, command)
         for table in section.tables:
-            tables.write(table, folder / "tables")
-        report.write_report(
-            folder, title=config.title, sections=sections, facts=_facts(config, command)
-        )
+            tables.write(_signed(table, facts), folder / "tables")
+        report.write_report(folder, title=config.title, sections=sections, facts=facts)
 
     try:
         context = _prepare(config, folder, note, warn, stopping)
@@ -182,3 +183,9 @@ def _facts(config: EvaluateConfig, command: str) -> dict[str, str]:
         "Seed": str(config.seed),
         "Intervals": f"95%, bootstrap, {config.resamples} samples",
     }
+
+
+def _signed(table: Table, facts: Mapping[str, str]) -> Table:
+    """A table for a file of its own, which is passed on without the page that says all this."""
+    parts = [f"{name}: {value.rstrip('.')}" for name, value in facts.items() if name != "Command"]
+    return dataclasses.replace(table, notes=(*table.notes, f"{'; '.join(parts)}."))
