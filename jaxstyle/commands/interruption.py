@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -135,14 +136,17 @@ class Interruption:
                     if not self._over.wait(_GRACE):
                         self._end(numbers[0])
                 elif numbers:
-                    self._note(self._wording.stopping)
+                    with contextlib.suppress(OSError, ValueError):
+                        self._note(self._wording.stopping)
 
     def _end(self, number: int) -> None:
         with self.writing:
             if self._over.is_set():
                 return
-            self._complain(self.farewell)
-            sys.stderr.flush()
+            # Whoever read what we say may have gone first, as a terminal that was closed.
+            with contextlib.suppress(OSError, ValueError):
+                self._complain(self.farewell)
+                sys.stderr.flush()
             os._exit(self._code(number))
 
     def _code(self, number: int) -> int:
