@@ -46,7 +46,7 @@ STRUCTURE = (
 )
 COMPOSITION = (Column("composition", "MIoU of shares", better="high"),)
 RECOGNITION = (*STRUCTURE[1:], Column("auc", "AUC", better="high"))
-_RECOGNIZED = Column("recognized", "share recognised", better="high")
+_RECOGNIZED = Column("recognized", "Share recognised", better="high")
 
 
 class StoppedError(Exception):
