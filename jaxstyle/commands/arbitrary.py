@@ -338,7 +338,12 @@ class _Work:
         pixels = _read_mask(path, task.content, size, self._arguments.max_pixels)
         self._plan = self._understand(pixels, path)
 
-    def paint(self, task: paths.Task, content: np.ndarray) -> list[np.ndarray]:
+    def tile(self, size: tuple[int, int], memory: int | None) -> int | None:
+        from jaxstyle.methods import adain
+
+        return adain.tile_side(self._encoder.network, size, tile=self._look.tile, memory=memory)
+
+    def paint(self, task: paths.Task, content: np.ndarray, tile: int | None) -> list[np.ndarray]:
         from jaxstyle.methods import adain
 
         self._encoder.renew()
@@ -353,7 +358,7 @@ class _Work:
                 code,
                 strength=strength,
                 masks=masks,
-                tile=self._look.tile,
+                tile=tile,
             )
             # With "match" the painting has the colours of the content before it is encoded.
             way = "luminance" if self._look.keep_colors == "luminance" else None

@@ -135,8 +135,15 @@ class _Work:
     def prepare(self, task: paths.Task, size: tuple[int, int]) -> None:
         pass
 
-    def paint(self, task: paths.Task, content: np.ndarray) -> list[np.ndarray]:
-        return [render(self._model, content, shares, self._look) for shares in self._mixtures]
+    def tile(self, size: tuple[int, int], memory: int | None) -> int | None:
+        from jaxstyle import methods
+
+        side = methods.load(self._model.method).tile_side
+        return side(self._model, size, tile=self._look.tile, memory=memory)
+
+    def paint(self, task: paths.Task, content: np.ndarray, tile: int | None) -> list[np.ndarray]:
+        look = self._look._replace(tile=tile)
+        return [render(self._model, content, shares, look) for shares in self._mixtures]
 
     def describe(self, task: paths.Task) -> dict[str, Any]:
         mixtures = self._mixtures

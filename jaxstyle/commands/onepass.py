@@ -87,12 +87,24 @@ class Work(Protocol):
         """
         ...
 
-    def paint(self, task: paths.Task, content: np.ndarray) -> Sequence[np.ndarray]:
+    def tile(self, size: tuple[int, int], memory: int | None) -> int | None:
+        """The side of the tiles that a picture is computed in, None if whole.
+
+        Args:
+            size: its height and width.
+            memory: bytes that it may take; by default half of what is available.
+        """
+        ...
+
+    def paint(
+        self, task: paths.Task, content: np.ndarray, tile: int | None
+    ) -> Sequence[np.ndarray]:
         """Paints the pictures.
 
         Args:
             task: the files.
             content: float32 `[height, width, 3]`, sRGB in [0, 1], at the size of the pictures.
+            tile: the side of the tiles to compute them in, None for the whole.
 
         Raises:
             UserError: the model gives numbers that are not finite.
@@ -139,10 +151,13 @@ class Painter:
             height, width = images.fitted_size(height, width, session.arguments.size)
         images.check_output_path(task.output, size=(height, work.count * width))
         work.prepare(task, original)
+        tile = work.tile((height, width), session.arguments.memory)
         if (height, width) not in self._sizes:
             session.progress.begin(label, [(height * width, 1)])
+            if tile is not None:
+                session.progress.note(f"{width} x {height} pixels: in tiles of {tile} pixels")
         with memory_named(f"for {width} x {height} pixels: try --size, or --tile with less"):
-            made = work.paint(task, images.resize(content.pixels, (height, width)))
+            made = work.paint(task, images.resize(content.pixels, (height, width)), tile)
             made = np.concatenate(made, axis=1)
             alpha = content.alpha
             if alpha is not None:

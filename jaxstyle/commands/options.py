@@ -114,8 +114,8 @@ def add_memory_option(run: _Group) -> None:
         "--memory",
         type=size_in_bytes,
         metavar="SIZE",
-        help="what an update may take, as in 4GiB; for optimising pixels (default: half of what is "
-        "free)",
+        help="what computing a picture may take, or an update of its pixels, as in 4GiB (default: "
+        "half of what is free)",
     )
 
 

@@ -24,7 +24,7 @@ _FOR_ALL = ("size", "keep_colors", "tile")
 _FOR_NETWORKS = ("strength", "interpolate")
 _FOR_ANY_PAINTING = ("style_size", "content_mask", "style_mask")
 _FOR_PIXELS = (
-    *("preset", "features", "padding", "preview", "trace", "state", "memory", "shard"),
+    *("preset", "features", "padding", "preview", "trace", "state", "shard"),
     *processes.NAMES,
     *(entry.name for entry in dataclasses.fields(StylizeConfig) if entry.name not in _FOR_ALL),
 )

@@ -530,8 +530,7 @@ def paint(
     from jaxstyle.methods import adain_tiled  # which needs this module
 
     height, width = content.shape[:2]
-    needed = adain_tiled.whole_bytes(network, height * width)
-    side = tiling.choose(tile, needed=needed, memory=memory, side=adain_tiled.SIDE)
+    side = tile_side(network, (height, width), tile=tile, memory=memory)
     if side is None:
         batched = None if masks is None else masks[None]
         made = _painted(network, variables, content[None], code, strength=strength, masks=batched)
@@ -544,6 +543,26 @@ def paint(
         network, variables, content, code, strength=strength, masks=masks, tile=side
     )
     return made[:height, :width]
+
+
+def tile_side(
+    network: Network, size: tuple[int, int], *, tile: int | str | None, memory: int | None
+) -> int | None:
+    """The side of the tiles that `paint` computes a picture in, None if whole.
+
+    Args:
+        network: see there.
+        size: height and width of the picture.
+        tile: as for `paint`, as is `memory`.
+        memory: bytes.
+
+    Raises:
+        ValueError: `tile` is none of what it may be.
+    """
+    from jaxstyle.methods import adain_tiled
+
+    needed = adain_tiled.whole_bytes(network, size[0] * size[1])
+    return tiling.choose(tile, needed=needed, memory=memory, side=adain_tiled.SIDE)
 
 
 def read_style(

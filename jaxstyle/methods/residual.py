@@ -418,20 +418,37 @@ def paint(
     weights = np.full(count, 1 / count) if style_weights is None else np.asarray(style_weights)
     generator = make_generator(model.config, count)
     height, width = content.shape[:2]
-    needed = tiled.whole_bytes(generator, height * width)
-    tile = tiling.choose(tile, needed=needed, memory=memory, side=tiled.SIDE)
-    if tile is None:
+    side = tile_side(model, (height, width), tile=tile, memory=memory)
+    if side is None:
         made = _painted(generator, model.variables, content[None], weights, strength)
         return np.asarray(made[0])
     amounts = layers.padding(generator.grain, height, width)
     picture = np.pad(content, (*amounts, (0, 0)), mode="reflect")
     row = np.asarray(weights, np.float32)[None]
-    made = tiled.generate(generator, model.variables, picture, row, tile=tile)
+    made = tiled.generate(generator, model.variables, picture, row, tile=side)
     made = np.clip(made[:height, :width], 0, 1, out=made[:height, :width])
     made -= content
     made *= strength
     made += content
     return made
+
+
+def tile_side(
+    model: Model, size: tuple[int, int], *, tile: int | str | None, memory: int | None
+) -> int | None:
+    """The side of the tiles that `paint` computes a picture in, None if whole.
+
+    Args:
+        model: as `models.load` gives it.
+        size: height and width of the picture.
+        tile: as for `paint`, as is `memory`.
+        memory: bytes.
+
+    Raises:
+        ValueError: `tile` is none of what it may be.
+    """
+    needed = tiled.whole_bytes(make_generator(model.config, len(model.styles)), size[0] * size[1])
+    return tiling.choose(tile, needed=needed, memory=memory, side=tiled.SIDE)
 
 
 @functools.partial(jax.jit, static_argnums=0)
