@@ -174,6 +174,23 @@ def test_arrays_in_files_give_the_same(monkeypatch):
     assert len(mapped) == 5 + len(PLAIN.content_layers)
 
 
+@pytest.mark.parametrize(("share", "wanted"), [(0.9, True), (1.1, False)])
+def test_large_blocks_are_given_back_where_memory_is_tight(monkeypatch, share, wanted):
+    config, told = replace(PLAIN, size=50, steps=1), []
+    size = gatys_scales.scale_sizes(*CONTENT.shape[:2], config)[-1]
+    network = gatys_parts.Network.of(NETWORK, config)
+    tile = network.tiles(size, 16)[0]
+    pixels = np.prod([span.stop - span.start for span in tile])
+    each = gatys_layout.bytes_per_pixel(NETWORK.params, gatys_layout.layers_of(config))
+    needed = gatys_layout.host_bytes(size) + 3 * pixels * each
+    monkeypatch.setattr(gatys_tiled.tiling, "host_memory", lambda: int(share * needed))
+    monkeypatch.setattr(gatys_tiled.runtime, "give_back_large_blocks", told.append)
+    monkeypatch.setattr(gatys_tiled.Room, "of", lambda _: gatys_tiled.Room(mapped=False))
+    for _ in gatys.stylize(CONTENT, [STYLE], features=NETWORK, config=config, tile=16):
+        pass
+    assert told == [wanted]
+
+
 def test_a_disk_without_room_is_told(monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -84,6 +84,37 @@ def test_allocator_is_harmless():
     assert result.stdout in ("True\n", "False\n")
 
 
+BLOCKS = """
+    import re
+    import numpy as np
+    from jaxstyle import runtime
+
+    def resident():
+        with open("/proc/self/status") as file:
+            return int(re.search(r"VmRSS:\\s+(\\d+)", file.read())[1]) / 2**10
+
+    def kept():
+        before = resident()
+        block = np.ones(2**26)  # 512 MB
+        del block
+        return resident() - before > 400
+
+    runtime.give_back_large_blocks(False)  # of an allocator that is not ours to set
+    found = [kept()]
+    runtime.tune_allocator()
+    for wanted in (True, False):
+        runtime.give_back_large_blocks(wanted)
+        found.append(kept())
+    print(found)
+"""
+
+
+@needs_glibc
+def test_large_blocks_are_kept_or_given_back():
+    result = python(BLOCKS)
+    assert (result.returncode, result.stdout) == (0, "[False, False, True]\n"), result.stderr
+
+
 ARENAS = """
     import ctypes, os, sys, tempfile
     from jaxstyle import cli

@@ -34,7 +34,9 @@ from jaxstyle.methods.gatys_layout import (
     Sizes,
     Tile,
     block_of,
+    bytes_per_pixel,
     host_bytes,
+    layers_of,
 )
 from jaxstyle.methods.gatys_parts import (
     Network,
@@ -98,6 +100,7 @@ class Room(NamedTuple):
         return kept
 
 
+_PLACES = 3  # that were seen to be held at a time
 _MEMORY = Room(mapped=False)
 
 
@@ -315,7 +318,13 @@ def _trim(tiles: Sequence[Tile]) -> None:
 
 
 def _ahead(results: Iterator[Any]) -> Iterator[Any]:
-    """One later: the device computes one while the host takes the other."""
+    """One later: the device computes one while the host takes the other.
+
+    Not on CPUs, where two would be computed side by side, in twice the memory and no less time.
+    """
+    if gatys_updates.platform() == "cpu":
+        yield from map(jax.block_until_ready, results)
+        return
     waiting = None
     for result in results:
         if waiting is not None:
@@ -344,6 +353,7 @@ def updates(
     content = np.asarray(run.content)
     room = Room.of(content.shape[1:3])
     runtime.trim_memory()  # coarser scales may have been computed whole
+    runtime.give_back_large_blocks(_is_tight(network, content.shape[1:3], side))
     targets = make_targets(network, content, styles, run.style_weights, side, room)
     weights = loss_weights(run.config, targets)
     if network.config.optimizer == "lbfgs":
@@ -358,6 +368,14 @@ def updates(
         terms = value_and_gradient(network, state.variables, targets, weights, side, into=gradient)
         state = _descend(state, gradient, network.config, shown)
         yield state, shown, terms
+
+
+def _is_tight(network: Network, size: Sizes, side: int) -> bool:
+    """Whether memory runs out if tiles come to be computed in several places of it."""
+    tile = network.tiles(size, side)[0]
+    pixels = (tile.row.stop - tile.row.start) * (tile.column.stop - tile.column.start)
+    one = pixels * bytes_per_pixel(network.params, layers_of(network.config))
+    return host_bytes(size) + _PLACES * one > tiling.host_memory()
 
 
 def _first_state(start: np.ndarray, config: StylizeConfig, room: Room) -> Any:
