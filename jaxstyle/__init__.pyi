@@ -1,9 +1,12 @@
 """The public names, one import a line."""
 
+from . import classification as classification
 from . import color as color
 from . import convolution as convolution
 from . import features as features
 from . import images as images
+from . import methods as methods
+from . import metrics as metrics
 from . import weights as weights
 from .config import PRESETS as PRESETS
 from .config import StylizeConfig as StylizeConfig
@@ -25,6 +28,7 @@ from .losses import style_loss as style_loss
 from .losses import total_variation as total_variation
 from .methods.gatys import Iterate as Iterate
 from .methods.gatys import stylize as stylize
+from .methods.gatys_sheet import contact_sheet as contact_sheet
 from .training.config import DataConfig as DataConfig
 from .training.config import OptimizerConfig as OptimizerConfig
 from .training.config import TrainConfig as TrainConfig

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxstyle import images
+
 FloatArray = NDArray[np.float32]
 
 _MOST_COLUMNS = 6  # of a sheet along one dimension, before it is broken into rows
@@ -48,6 +50,18 @@ def column_count(lengths: Sequence[int]) -> int:
         return lengths[-1]
     rows = -(-lengths[0] // _MOST_COLUMNS)
     return -(-lengths[0] // rows)
+
+
+def fitted(pixels: ArrayLike, size: tuple[int, int]) -> FloatArray:
+    """A picture as large as it can be within a height and a width.
+
+    Args:
+        pixels: floating point `[h, w, 3]` in [0, 1].
+        size: that height and width.
+    """
+    height, width = np.shape(pixels)[:2]
+    share = min(size[0] / height, size[1] / width)
+    return images.resize(pixels, (max(1, round(share * height)), max(1, round(share * width))))
 
 
 def draw(head: Sequence[Labelled], cells: Sequence[Labelled], *, columns: int) -> FloatArray:

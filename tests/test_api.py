@@ -28,7 +28,7 @@ NAMES = {
     for alias in node.names
 }
 DIRECT = {name: getattr(jaxstyle, name) for name, (_, inner) in NAMES.items() if inner}
-MODULES = [sys.modules[module] for module, inner in NAMES.values() if inner is None]
+MODULES = [getattr(jaxstyle, name) for name, (_, inner) in NAMES.items() if inner is None]
 FUNCTIONS = {name: value for name, value in DIRECT.items() if inspect.isfunction(value)}
 FUNCTIONS |= {
     f"{module.__name__.removeprefix('jaxstyle.')}.{name}": value

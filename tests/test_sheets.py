@@ -14,6 +14,7 @@ import pytest
 from test_cli import command, pictures, write_picture  # noqa: F401
 from test_gatys import CONTENT, NETWORK, OTHER, PLAIN, STYLE, picture
 
+import jaxstyle
 from jaxstyle import cli, convolution, images, objective, sheets
 from jaxstyle.commands import sheet_options
 from jaxstyle.config import StylizeConfig, preset, replace
@@ -573,3 +574,35 @@ def test_from_files_to_a_sheet(sheet):
     views = np.lib.stride_tricks.sliding_window_view(found, wanted.shape[:2], (0, 1))
     distances = np.abs(views[..., 4::8, 4::8] - wanted.transpose(2, 0, 1)[:, 4::8, 4::8])
     assert distances.mean((2, 3, 4)).min() < 1 / 255
+
+
+# --- as a function -------------------------------------------------------------------------------
+
+
+def test_a_sheet_is_a_function(tmp_path):
+    vary = {"style_weight": [1.0, 30.0, 100.0]}
+    found = jaxstyle.contact_sheet(
+        CONTENT, {"wave": STYLE, "dots": OTHER}, features=NETWORK, vary=vary, config=SMALL
+    )
+    assert [each["style"] for each in found.settings] == ["wave"] * 3 + ["dots"] * 3
+    assert [own.style_weight for own in found.configs] == [1, 30, 100] * 2
+    assert found.pictures.shape == (6, *gatys_scales.scale_sizes(*CONTENT.shape[:2], SMALL)[-1], 3)
+    wanted = alone(Variant(OTHER, replace(SMALL, style_weight=30.0)))
+    np.testing.assert_allclose(found.pictures[4], wanted, atol=1e-3)
+    images.save(tmp_path / "sheet.png", found.image)
+    assert found.image.shape[1] > 3 * found.pictures.shape[2]
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        ({}, "several"),
+        ({"seed": []}, "several"),
+        ({"size": [32, 64]}, "one size"),
+        ({"styleweight": [1, 2]}, "styleweight"),
+        ({"style_loss": ["gatys", "none"]}, "style_loss"),
+    ],
+)
+def test_a_sheet_of_nothing_is_refused(vary, message):
+    with pytest.raises(ValueError, match=message):
+        jaxstyle.contact_sheet(CONTENT, {"wave": STYLE}, features=NETWORK, vary=vary, config=SMALL)

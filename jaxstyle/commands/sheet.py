@@ -246,10 +246,7 @@ def _head(plan: _Plan) -> list[sheets.Labelled]:
     photo = _on_white(images.resize(plan.content.pixels, plan.size), plan.content.alpha)
     found = [sheets.Labelled(photo, [plan.arguments.content.name])]
     for path, style in zip(plan.arguments.styles, plan.job.styles, strict=True):
-        height, width = style.shape[:2]
-        share = min(plan.size[0] / height, plan.size[1] / width)
-        fitted = max(1, round(share * height)), max(1, round(share * width))
-        found.append(sheets.Labelled(images.resize(style, fitted), [path.name]))
+        found.append(sheets.Labelled(sheets.fitted(style, plan.size), [path.name]))
     return found
 
 
