@@ -12,7 +12,7 @@ from networks import random_params
 
 from jaxstyle import cli, color, images, models
 from jaxstyle.losses import Moments
-from jaxstyle.methods import adain
+from jaxstyle.methods import adain, adain_tiled
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -169,12 +169,18 @@ def test_flat_and_tiny_pictures(command):
 # Styles
 
 
+def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys):
+    assert command(*TWO, "--memory", "1KiB") == 0
+    assert fake.painted[0]["tile"] == adain_tiled.SIDE
+    assert f"in tiles of {adain_tiled.SIDE} pixels" in capsys.readouterr().err
+
+
 def test_paintings_are_mixed(command, fake):
     assert command(*TWO) == 0
     np.testing.assert_allclose(pixels_of("out.png")[3, 4], (WAVE + LEAF) / 2, **CLOSE)
     assert command(*TWO, "--style-weights", "3,1", "--overwrite", "--tile", "off") == 0
     np.testing.assert_allclose(pixels_of("out.png")[3, 4], 0.75 * WAVE + 0.25 * LEAF, **CLOSE)
-    assert [call["tile"] for call in fake.painted] == ["auto", None]
+    assert [call["tile"] for call in fake.painted] == [None, None]
     found = metadata("out.png")
     assert (found["method"], found["model"]["name"]) == ("adain", "any")
     assert (found["styles"], found["style_weights"]) == (["wave.png", "leaf.png"], [0.75, 0.25])

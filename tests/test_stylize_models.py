@@ -20,7 +20,7 @@ import jaxstyle
 from jaxstyle import cli, color, images, models, runtime, weights
 from jaxstyle.commands import options
 from jaxstyle.errors import UserError
-from jaxstyle.methods import residual
+from jaxstyle.methods import residual, tiled
 from jaxstyle.training import loop
 from jaxstyle.training.config import DataConfig, TrainConfig
 
@@ -134,7 +134,7 @@ THREE = [*PHOTO, "--model", "three.safetensors"]
 def test_styles_are_chosen_by_name(command, shipped, fake, arguments, shares):
     assert command(*arguments) == 0
     assert fake.calls[0]["shares"] == pytest.approx(shares)
-    assert (fake.calls[0]["strength"], fake.calls[0]["tile"]) == (1.0, "auto")
+    assert (fake.calls[0]["strength"], fake.calls[0]["tile"]) == (1.0, None)
     np.testing.assert_array_equal(fake.calls[0]["content"], images.load("photo.png").pixels)
     assert images.load("out.png").pixels.shape == (24, 32, 3)
 
@@ -268,6 +268,16 @@ def test_options_reach_the_network(command, fake):
     assert command(*ONE, "--strength", "0.25", "--tile", "128") == 0
     assert command(*ONE, "--tile", "off", "--overwrite") == 0
     assert [(call["strength"], call["tile"]) for call in fake.calls] == [(0.25, 128), (1.0, None)]
+
+
+def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys):
+    assert command(*ONE, "--memory", "1KiB") == 0
+    assert fake.calls[0]["tile"] == tiled.SIDE
+    said = f"32 x 24 pixels: in tiles of {tiled.SIDE} pixels"
+    assert said in capsys.readouterr().err
+    assert command(*ONE, "--memory", "1GiB", "--overwrite") == 0
+    assert fake.calls[1]["tile"] is None
+    assert "tiles" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("size", "shape"), [(64, (48, 64)), (16, (12, 16)), (1, (1, 1))])

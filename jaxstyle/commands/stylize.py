@@ -20,7 +20,7 @@ from jaxstyle.config import StylizeConfig
 from jaxstyle.errors import UserError
 
 # Which options are for which ways; the others are for all of them.
-_FOR_ALL = ("size", "keep_colors", "tile")
+_FOR_ALL = ("size", "keep_colors", "tile", "memory")
 _FOR_NETWORKS = ("strength", "interpolate")
 _FOR_ANY_PAINTING = ("style_size", "content_mask", "style_mask")
 _FOR_PIXELS = (
