@@ -84,8 +84,8 @@ def give_back_large_blocks(wanted: bool) -> None:
     """Lets glibc give the largest blocks back as soon as they are free, or keep them again.
 
     Kept blocks are cut up for smaller ones; the next time a block is wanted there is no place for
-    it, and a process comes to hold two or three of them. Given back, each use has page faults: a
-    tenth of the time that tiles take. An allocator that `tune_allocator` has not set is left alone.
+    it, and a process comes to hold two or three of them. Given back, each use has page faults,
+    for a quarter more time in tiles. An allocator that `tune_allocator` has not set is left alone.
 
     Args:
         wanted: whether memory matters more than that.

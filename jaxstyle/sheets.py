@@ -6,7 +6,7 @@ wide as their texts need.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,25 @@ def column_count(lengths: Sequence[int]) -> int:
         return lengths[-1]
     rows = -(-lengths[0] // _MOST_COLUMNS)
     return -(-lengths[0] // rows)
+
+
+def label(number: int, differs: Mapping[str, object]) -> list[str]:
+    """The lines below a picture.
+
+    Args:
+        number: which picture it is.
+        differs: values by the names of settings; that of `style` speaks for itself.
+    """
+    found = [
+        str(value) if name == "style" else f"{title(name)} {value}"
+        for name, value in differs.items()
+    ]
+    return [f"#{number}  {found[0]}", *found[1:]]
+
+
+def title(name: str) -> str:
+    """How people are told of a setting: as its option, without the dashes in front."""
+    return name.replace("_", "-")
 
 
 def fitted(pixels: ArrayLike, size: tuple[int, int]) -> FloatArray:

@@ -248,8 +248,6 @@ def test_a_build_without_styles(command, monkeypatch, capsys):
 
 
 def test_the_styles_that_come_with_the_package():
-    if not models._embedded().is_file():
-        pytest.skip("jaxstyle/assets/styles.safetensors is not part of this checkout yet")
     model = models.shipped()
     assert model.name == "styles"
     assert len(model.styles) >= 8

@@ -323,7 +323,5 @@ def _write(session: Session, path: Path, record: Mapping[str, Any]) -> None:
 def _print_commands(cells: Sequence[Cell]) -> None:
     """Each command below a comment, so that a shell takes all of it."""
     for cell in cells:
-        shown = ", ".join(
-            f"{sheet_cells.title(name)} {text}" for name, text in cell.differs.items()
-        )
+        shown = ", ".join(f"{sheets.title(name)} {text}" for name, text in cell.differs.items())
         sys.stdout.write(f"# {cell.number}: {' '.join(shown.split())}\n{cell.command}\n")

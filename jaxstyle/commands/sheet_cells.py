@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxstyle import sheets
 from jaxstyle.commands import options, processes
 from jaxstyle.commands.sheet_options import SIZE, Value, varied_names
 from jaxstyle.config import MAX_PIXELS, PRESETS, StylizeConfig
@@ -43,12 +44,8 @@ class Cell(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """The label; files speak for themselves."""
-        found = [
-            text if name == "style" else f"{title(name)} {text}"
-            for name, text in self.differs.items()
-        ]
-        return [f"#{self.number}  {found[0]}", *found[1:]]
+        """The label."""
+        return sheets.label(self.number, self.differs)
 
 
 def find_dimensions(arguments: argparse.Namespace) -> list[Dimension]:
@@ -158,8 +155,3 @@ def check_differences(
             "--learning-rate has several values, but L-BFGS searches for its own: leave it out, or "
             "add --optimizer adam"
         )
-
-
-def title(name: str) -> str:
-    """How people are told of a setting: as its option, without the dashes in front."""
-    return name.replace("_", "-")

@@ -91,20 +91,14 @@ def contact_sheet(
     given: dict[str, Any] = {"features": features, "group": group, "memory": memory}
     pictures = optimise_together(content, variants, **given)
     cells = [
-        sheets.Labelled(np.nan_to_num(picture), _lines(number, each, shown))
+        sheets.Labelled(
+            np.nan_to_num(picture), sheets.label(number, {name: each[name] for name in shown})
+        )
         for number, (picture, each) in enumerate(zip(pictures, settings, strict=True), 1)
     ]
     columns = sheets.column_count([len(dimensions[name]) for name in shown])
     head = _head(content, paintings, pictures.shape[1:3])
     return Sheet(sheets.draw(head, cells, columns=columns), pictures, settings, configs)
-
-
-def _lines(number: int, settings: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
-    texts = [
-        str(settings[name]) if name == "style" else f"{name.replace('_', '-')} {settings[name]}"
-        for name in shown
-    ]
-    return [f"#{number}  {texts[0]}", *texts[1:]]
 
 
 def _head(
