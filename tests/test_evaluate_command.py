@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,11 +12,22 @@ import numpy as np
 import pytest
 from networks import random_weights
 from processes import ROOT
+from sklearn import metrics as reference
 from test_evaluation import SHORT, STYLES, picture, residual_model
 
 from jaxstyle import cli, images, models, runtime, weights
 from jaxstyle.errors import UserError
-from jaxstyle.evaluation import judges, painters, protocols, run, speed, speeds, tables
+from jaxstyle.evaluation import (
+    judges,
+    machine,
+    painters,
+    protocols,
+    recognition,
+    run,
+    speed,
+    speeds,
+    tables,
+)
 from jaxstyle.evaluation.config import EvaluateConfig, MethodConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -43,7 +55,7 @@ def quick():
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judges, "Judge", functools.cache(judges.Judge))
-        patch.setattr(protocols, "_RESAMPLES", 4)
+        patch.setattr(recognition, "RESAMPLES", 4)
         yield
     jax.config.update("jax_disable_most_optimizations", False)
 
@@ -174,11 +186,13 @@ def files_of(folder, pattern):
 
 def test_the_folder_gets_a_report_and_tables(whole):
     folder, _ = whole
-    names = ["distances", "gram_by_style", "ssim_by_style", "structure", "structure_segmented"]
-    names += ["structure_tests", "composition", "recognition_test", "recognition_training"]
-    names += ["miou_by_style", "composition_by_style"]
-    names += ["recognition_test_by_style", "recognition_training_by_style"]
-    names += ["convergence"]
+    metrics = [column.key for column in protocols.DISTANCES if column.key != "ms_ssim"]
+    judged = ["distances", "common", *(f"{key}_by_style" for key in metrics)]
+    judged += ["structure", "miou_by_style", "structure_segmented", "structure_tests"]
+    judged += ["structure_segmented_by_style", "composition", "composition_by_style"]
+    for part in ("test", "training"):
+        judged += [f"recognition_{part}{kind}" for kind in ("", "_by_style", "_classes")]
+    names = ["methods", *judged, "convergence"]
     expected = {f"{name}.{form}" for name in names for form in ("md", "csv", "json")}
     assert {path.name for path in (folder / "tables").iterdir()} == expected
     page = (folder / "report.html").read_text()
@@ -186,13 +200,17 @@ def test_the_folder_gets_a_report_and_tables(whole):
         assert text in page
     for name in names:
         assert table(folder, name).title in page
-    for plot in ("gram", "pairs", "roc_test", "roc_training", "convergence_loss"):
+    plots = ["distances_gram", "structure_miou", "structure_segmented_miou", "pairs", "roc_test"]
+    plots += ["composition_composition", "recognition_test_accuracy", "convergence_loss"]
+    for plot in plots:
         assert (folder / f"{plot}.png").is_file()
-    for name in names:
-        signed = table(folder, name).notes[-1]
-        assert signed in (folder / "tables" / f"{name}.md").read_text()
+    for name in judged:
+        notes = "\n".join(table(folder, name).notes)
+        assert table(folder, name).notes[-1] in (folder / "tables" / f"{name}.md").read_text()
         for text in ("processor: ", "Judged in: ", "squares of 32 pixels", "Seed: "):
-            assert text in signed
+            assert text in notes
+    # What was trained elsewhere says nothing of this machine.
+    assert not any("processor" in note for note in table(folder, "convergence").notes)
     # A row for each painting: its photograph, the painting, and three methods.
     sheet = images.load(folder / "pairs.png").pixels
     assert sheet.shape[1] / sheet.shape[0] > 1.5
@@ -253,7 +271,7 @@ def test_methods_paint_as_many_photographs_as_they_are_to(whole):
     pairs = {name: row["pairs"] for name, row in values(folder, "distances").items()}
     assert pairs == {"photo": 6, "painting": 6, "ours": 6, "one": 3, "slow": 2}
     made = {path.name for path in folder.glob("pictures/pairs/slow-*/*/*.png")}
-    assert made == {"a.png"}
+    assert made == {"a.png", "b.png"}  # another one in each style
     # What is optimised paints neither those that people have segmented nor those of training.
     for name in ("structure_segmented", "structure_tests", "recognition_training"):
         assert list(values(folder, name)) == ["photo", "painting", "ours", "one"]
@@ -272,7 +290,7 @@ def test_five_tests_are_means_over_their_photographs(whole):
     rows = values(folder, "structure_tests")
     for name in ("photo", "ours"):
         (path,) = folder.glob(f"scores/segmented/{name}-*.json")
-        records = json.loads(path.read_text())
+        records = json.loads(path.read_text())["records"]
         assert len(records) == 6
         means = [np.mean([r["miou"] for r in records if r["content"] == x]) for x in PHOTOS]
         assert [rows[name][f"test{i}"] for i in (1, 2, 3)] == pytest.approx(means)
@@ -284,7 +302,7 @@ def test_five_tests_are_means_over_their_photographs(whole):
 def test_training_photographs_have_one_style_each(whole):
     folder, _ = whole
     (path,) = folder.glob("scores/training/ours-*.json")
-    records = json.loads(path.read_text())
+    records = json.loads(path.read_text())["records"]
     assert [(r["content"], r["style"]) for r in records] == [
         ("a", "leaf"),
         ("b", "sand"),
@@ -323,7 +341,7 @@ def test_an_evaluation_goes_on_where_it_was_stopped(files, tmp_path, painted):
 
     assert not run.evaluate(config, tmp_path / "parts", stopping=stopping)
     assert painted == ["photo"] * 6 + ["ours"] * 2
-    assert not (tmp_path / "parts" / "report.html").exists()
+    assert not list((tmp_path / "parts" / "tables").glob("distances*"))
     kept = files_of(tmp_path / "parts", "*.png")
     assert len(kept) == 8
     assert [path.name[:6] for path in (tmp_path / "parts").glob("scores/*/*")] == ["photo-"]
@@ -362,6 +380,109 @@ def test_changed_settings_take_no_figures_of_others(files, tmp_path, painted):
     assert found() == (first, 0)
 
 
+def test_changed_code_takes_no_figures_of_the_old(files, tmp_path, painted, monkeypatch):
+    assert run.evaluate(few(files), tmp_path)
+    assert len(painted) == 12
+    monkeypatch.setattr(machine, "code", lambda: "other")
+    assert run.evaluate(few(files), tmp_path)
+    assert len(painted) == 24
+
+
+def test_the_code_is_that_of_what_paints_and_judges(tmp_path, monkeypatch):
+    (tmp_path / "commands").mkdir()
+    (tmp_path / "evaluation").mkdir()
+    monkeypatch.setattr(machine, "_PACKAGE", tmp_path)
+    found = []
+    for name in (
+        "color.py",
+        "evaluation/judges.py",
+        "commands/evaluate.py",
+        "evaluation/report.py",
+    ):
+        (tmp_path / name).write_text("x = 1")
+        found.append(machine.code.__wrapped__())
+    assert len(set(found[:3])) == 2 == len(set(found[1:])) + 1
+
+
+def test_figures_that_cannot_be_read_are_made_again(files, tmp_path, painted):
+    assert run.evaluate(few(files), tmp_path)
+    before = values(tmp_path, "distances")
+    for number, path in enumerate(sorted(tmp_path.glob("scores/pairs/*.json"))):
+        path.write_text(["{", "[1]"][number])
+    painted.clear()
+    assert run.evaluate(few(files), tmp_path)
+    assert (values(tmp_path, "distances"), painted) == (before, [])
+
+
+def test_what_cannot_paint_is_left_out_with_a_warning(files, tmp_path, monkeypatch):
+    make = painters.make
+
+    def broken(name, config, paintings):
+        painter = make(name, config, paintings)
+        nothing = painter._replace(paint=lambda photo, style: np.full_like(photo, np.nan))
+        return nothing if name == "ours" else painter
+
+    monkeypatch.setattr(painters, "make", broken)
+    warnings = []
+    assert run.evaluate(few(files), tmp_path, warn=warnings.append)
+    (line,) = warnings
+    assert line == "pairs: without ours: its picture of a in leaf has no finite values"
+    assert values(tmp_path, "distances")["ours"]["pairs"] == 0
+
+
+def test_rows_say_what_they_are(whole, files, tmp_path):
+    folder, _ = whole
+    assert values(folder, "methods")["slow"]["what"].startswith("preset default, 2 updates")
+    assert any("two.safetensors" in note for note in table(folder, "distances").notes)
+    methods = {"photo": MethodConfig(note="does nothing")}
+    assert run.evaluate(few(files, methods=methods), tmp_path)
+    assert values(tmp_path, "methods") == {
+        "photo": {"what": "the photograph itself", "note": "does nothing"}
+    }
+
+
+def test_common_pairs_are_those_of_all_who_know_all_paintings(whole):
+    folder, _ = whole
+    rows = values(folder, "common")
+    assert {name: row["pairs"] for name, row in rows.items()} == dict.fromkeys(
+        ("photo", "painting", "ours", "slow"), 2
+    )
+    (path,) = folder.glob("scores/pairs/ours-*.json")
+    records = json.loads(path.read_text())["records"]
+    wanted = [
+        r["gram"] for r in records if (r["content"], r["style"]) in {("a", "leaf"), ("b", "sand")}
+    ]
+    assert rows["ours"]["gram"] == pytest.approx(np.mean(wanted))
+    assert any("Without one" in note for note in table(folder, "common").notes)
+
+
+def test_classes_are_those_of_scikit_learn(whole):
+    folder, _ = whole
+    (path,) = folder.glob("scores/pairs/ours-*.json")
+    records = json.loads(path.read_text())["records"]
+    true = [STYLES.index(record["style"]) for record in records]
+    found = [int(np.argmax(record["scores"])) for record in records]
+    rows = values(folder, "recognition_test_classes")
+    options = {"average": None, "zero_division": 0, "labels": [0, 1]}
+    for number, style in enumerate(STYLES):
+        row = rows[f"ours: {style}"]
+        counts = reference.confusion_matrix(true, found, labels=[0, 1])[number]
+        assert [row["as_0"], row["as_1"]] == counts.tolist()
+        for key in ("precision", "recall", "f1"):
+            figure = {"f1": reference.f1_score}.get(key) or getattr(reference, f"{key}_score")
+            assert row[key] == pytest.approx(figure(true, found, **options)[number])
+
+
+def test_one_photograph_has_no_interval(files, tmp_path):
+    (tmp_path / "photos").mkdir()
+    images.save(tmp_path / "photos" / "a.png", picture(0))
+    config = few(files, content=str(tmp_path / "photos"), protocols=("recognition",))
+    assert run.evaluate(config, tmp_path / "out")
+    cell = table(tmp_path / "out", "recognition_test").rows["ours"]["accuracy"]
+    assert cell.value is not None
+    assert cell.low is None
+
+
 def test_other_segmentations_take_no_figures_of_others(files, tmp_path, painted):
     def found(segments):
         config = few(files, protocols=("structure",), segments=str(segments))
@@ -398,6 +519,11 @@ def test_speed_is_measured_once(files, tmp_path, monkeypatch):
     assert len(asked) == 3
     assert run.evaluate(dataclasses.replace(config, speed_runs=7), tmp_path)
     assert len(asked) == 5
+    # Another photograph, under the same name.
+    shutil.copytree(files / "photos", tmp_path / "photos")
+    images.save(tmp_path / "photos" / "b.png", picture(77), overwrite=True)
+    assert run.evaluate(dataclasses.replace(config, content=str(tmp_path / "photos")), tmp_path)
+    assert len(asked) == 7
 
 
 # --- mistakes ------------------------------------------------------------------------------------
@@ -416,6 +542,10 @@ def changed(files, case):
         return {"methods": make_methods(files), "baseline": "gone"}
     if case == "other names":
         return {"segments": str(files / "paintings"), "protocols": ("structure",)}
+    if case == "no training":
+        return {"training_content": str(files / "none")}
+    if case == "no runs":
+        return {"protocols": ("convergence",)}
     return {"runs": {"tiny": str(files / "paintings")}, "protocols": ("convergence",)}
 
 
@@ -428,12 +558,15 @@ def changed(files, case):
         ("no such folder", "no such folder"),
         ("missing baseline", "gone.safetensors"),
         ("other names", "no picture in .*photos has its name in .*paintings"),
+        ("no training", "no such folder"),
+        ("no runs", "runs are not set"),
         ("no run", "runs.tiny: .* has no losses"),
     ],
 )
-def test_mistakes_are_told(files, tmp_path, case, message):
+def test_mistakes_are_told(files, tmp_path, painted, case, message):
     with pytest.raises(UserError, match=message):
         run.evaluate(few(files, **changed(files, case)), tmp_path)
+    assert painted == [] or case == "other names"
 
 
 def test_a_single_painting_will_do(files, tmp_path):
@@ -565,7 +698,8 @@ def test_a_survey_comes_and_goes(command, tmp_path, capsys):
     assert command(*given) == 2
     assert "exists" in capsys.readouterr().err.splitlines()[-1]
     assert command(*given, "--overwrite") == 0
-    assert (tmp_path / "page" / "survey.html").read_bytes() == page
+    # New codes: whoever knows the old key learns nothing of the new page.
+    assert (tmp_path / "page" / "survey.html").read_bytes() != page
     assert not (tmp_path / "out" / "report.html").exists()
     capsys.readouterr()
 

@@ -115,7 +115,7 @@ def expected_figures(true, found):
 def test_regions_that_are_there_are_found():
     labels = blocks(3)
     x = features_of(labels, noise=0.01)
-    figures, confusion = judges.structure(x, x, labels)
+    figures, confusion = judges.structure(x, x, labels), judges.confusion(x, x, labels)
     assert figures == dict.fromkeys(("miou", "accuracy", "precision", "recall", "f1"), 1.0)
     np.testing.assert_array_equal(confusion, 48 * np.eye(3))
 
@@ -124,9 +124,9 @@ def test_a_style_that_is_the_same_everywhere_changes_nothing():
     labels, random = blocks(4), np.random.default_rng(3)
     photo = features_of(labels, noise=0.6)
     made = photo + 0.3 * random.normal(size=photo.shape)
-    _, before = judges.structure(made, photo, labels)
+    before = judges.confusion(made, photo, labels)
     scale, shift = random.uniform(0.5, 20, 5), random.normal(0, 9, 5)
-    _, after = judges.structure(made * scale + shift, photo, labels)
+    after = judges.confusion(made * scale + shift, photo, labels)
     assert 0 < np.trace(before) < labels.size
     np.testing.assert_array_equal(before, after)
 
@@ -135,7 +135,7 @@ def test_figures_of_structure_agree_with_the_formula_written_out():
     labels, random = blocks(4), np.random.default_rng(4)
     photo = features_of(labels, noise=0.8)
     made = photo + 0.8 * random.normal(size=photo.shape)
-    figures, _ = judges.structure(made, photo, labels)
+    figures = judges.structure(made, photo, labels)
     expected = expected_figures(labels.ravel(), found_regions(made, photo, labels).ravel())
     assert 0.1 < expected["miou"] < 0.9
     assert figures == pytest.approx(expected, abs=1e-6)
@@ -145,7 +145,7 @@ def test_where_all_is_shuffled_regions_are_found_by_chance():
     labels = blocks(2, side=60)
     photo = features_of(labels, noise=0.1)
     flat = np.random.default_rng(5).permutation(np.asarray(photo).reshape(-1, 5))
-    figures, _ = judges.structure(jnp.asarray(flat.reshape(photo.shape)), photo, labels)
+    figures = judges.structure(jnp.asarray(flat.reshape(photo.shape)), photo, labels)
     assert figures["accuracy"] == pytest.approx(1 / 2, abs=0.03)
     assert figures["miou"] == pytest.approx(1 / 3, abs=0.03)
 
@@ -155,12 +155,13 @@ def test_positions_of_no_region_do_not_count():
     photo = features_of(labels, noise=0.8)
     made = photo + 0.8 * random.normal(size=photo.shape)
     labels[random.random(labels.shape) < 0.3] = -1
-    figures, confusion = judges.structure(made, photo, labels)
+    figures, confusion = (f(made, photo, labels) for f in (judges.structure, judges.confusion))
     known = labels >= 0
     assert confusion.sum() == known.sum() < labels.size
     found = found_regions(made, photo, labels)
     assert figures == pytest.approx(expected_figures(labels[known], found[known]), abs=1e-6)
-    figures, confusion = judges.structure(made, photo, np.full_like(labels, -1))
+    nothing = made, photo, np.full_like(labels, -1)
+    figures, confusion = judges.structure(*nothing), judges.confusion(*nothing)
     assert confusion.sum() == 0
     assert np.isnan(list(figures.values())).all()
 
@@ -206,7 +207,7 @@ def test_clusters_are_regions_where_nobody_has_drawn_any():
     assert len(pairs) == 3
     assert {number for _, number in pairs} == {0, 1, 2}
     np.testing.assert_array_equal(found, judges.clustered_regions(x, 3, seed=0))
-    assert judges.structure(x, x, found)[0]["miou"] == 1
+    assert judges.structure(x, x, found)["miou"] == 1
 
 
 def test_a_flat_photograph_is_one_region():
@@ -381,11 +382,46 @@ def test_segments_are_told_by_their_colours(tmp_path):
     pixels[:, 2:6] = (1, 0, 0)
     pixels[:, 6:10] = (0, 0, 1)
     images.save(tmp_path / "a.png", pixels)
-    labels = pictures.square_labels(tmp_path / "a.png")
+    labels = pictures.square_labels(tmp_path / "a.png", like=tmp_path / "a.png")
     assert labels.shape == (8, 8)
     assert len(np.unique(labels)) == 2
     assert (labels == labels[0]).all()
     assert labels[0, 3] != labels[0, 4]
+
+
+def test_segments_are_those_of_the_picture(tmp_path):
+    for name, shape in (
+        ("a", (8, 12)),
+        ("double", (16, 24)),
+        ("odd", (17, 24)),
+        ("other", (12, 8)),
+    ):
+        images.save(tmp_path / f"{name}.png", np.zeros((*shape, 3), np.float32))
+    for name in ("double", "odd"):
+        pictures.square_labels(tmp_path / f"{name}.png", like=tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"other.png is 8 x 12 and .*a.png 12 x 8: expected a seg"):
+        pictures.square_labels(tmp_path / "other.png", like=tmp_path / "a.png")
+
+
+def test_clusters_are_the_best_of_several_beginnings():
+    random = np.random.default_rng(1)
+    rows = np.concatenate([random.normal(place, 0.1, (50, 2)) for place in np.arange(6)[:, None]])
+    for seed in range(5):
+        centers, labels = judges._clusters(rows, 6, seed)
+        assert sorted(np.round(centers[:, 0])) == [0, 1, 2, 3, 4, 5]
+        assert (np.bincount(labels) == 50).all()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "a\\b", ""])
+def test_names_of_rows_are_names_of_files(name):
+    with pytest.raises(ValueError, match="methods: .* names files, too"):
+        EvaluateConfig(methods={"photo": MethodConfig(), name: MethodConfig()})
+
+
+@pytest.mark.parametrize("changes", [{"speed_sizes": ()}, {"speed_sizes": (0,)}, {"protocols": ()}])
+def test_settings_without_anything_to_do_are_refused(changes):
+    with pytest.raises(ValueError, match="speed_sizes must be|protocols are missing"):
+        EvaluateConfig(**changes)
 
 
 def test_pictures_are_painted_once(tmp_path):

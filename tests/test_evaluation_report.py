@@ -102,11 +102,10 @@ LABELS = {"xlabel": "update", "ylabel": "loss", "title": "Convergence"}
 
 def test_curves_are_told_apart(tmp_path, figures):
     series = {f"_{number} {LONG}": ([1, 10, 100], [1, math.inf, number]) for number in range(9)}
-    report.curves(series, tmp_path / "curves.png", **LABELS, logx=True)
+    report.curves(series, tmp_path / "curves.png", **LABELS)
     (axes,) = figures[0].axes
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 9
     np.testing.assert_equal(axes.lines[3].get_ydata(), [1, np.nan, 3])
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("update", "loss")
     (legend,) = figures[0].legends
     texts = legend.get_texts()
@@ -118,11 +117,8 @@ def test_curves_are_told_apart(tmp_path, figures):
     assert axes.bbox.height > 2 * 150  # the legend takes nothing of the plot
 
 
-def test_curves_without_a_positive_value_have_no_logarithms(tmp_path, figures):
-    report.curves({"a": ([0, 1], [-1, 0])}, tmp_path / "a.png", **LABELS, logx=True, logy=True)
-    (axes,) = figures[0].axes
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
-    report.curves({}, tmp_path / "b.png", **LABELS, logx=True)
+def test_curves_of_nothing(tmp_path, figures):
+    report.curves({}, tmp_path / "b.png", **LABELS)
     report.curves({"": ([], [])}, tmp_path / "c.png", **LABELS)
     with pytest.raises(ValueError, match=r"a: expected x and y of the same shape \[n\]"):
         report.curves({"a": ([0, 1], [0])}, tmp_path / "d.png", **LABELS)
@@ -135,7 +131,7 @@ def test_roc_has_the_area_and_the_diagonal(tmp_path, figures):
     found = [[list(line.get_xdata()), list(line.get_ydata())] for line in axes.lines]
     assert found == [[[0, 1], [0, 1]], [[0, 0, 1], [0, 1, 1]], [[0, 1], [0, 1]]]
     texts = [text.get_text() for text in figures[0].legends[0].get_texts()]
-    assert texts == ["good (AUC 1.000)", "unknown (AUC –)"]
+    assert texts == ["good (area 1.000)", "unknown (area –)"]
     assert axes.bbox.width == pytest.approx(axes.bbox.height)
 
 

@@ -145,7 +145,7 @@ def test_methods_are_measured_at_once_and_stay_in_order(monkeypatch, at_once):
         monkeypatch.setattr(speeds.speed_tables, table, lambda records: records)
     methods = {name: MethodConfig(kind="residual") for name in names}
     config = types.SimpleNamespace(methods=methods, speed_at_once=at_once, throughput=0)
-    studio = types.SimpleNamespace(config=config)
+    studio = types.SimpleNamespace(config=config, paints=lambda name: True)
     context = types.SimpleNamespace(
         studio=studio, painters=dict.fromkeys(names), stopping=lambda: False
     )
@@ -153,6 +153,7 @@ def test_methods_are_measured_at_once_and_stay_in_order(monkeypatch, at_once):
     for table in found.tables:
         assert [record["method"] for record in table] == names
     assert sorted(begun) == sorted(names)
+    assert ("beside them" in found.text) == (at_once > 1)
 
 
 def test_reports_what_fails(files):
@@ -358,7 +359,7 @@ def test_speed_table():
     assert ours[second].value == 500
     assert ours[batches] == Cell(pytest.approx(60), pytest.approx(50), pytest.approx(70))
     assert gatys[first] == Cell(5000.0)
-    assert gatys[second].value == "20000.0 (extrapolated)"
+    assert gatys[second] == Cell(20000.0, remark="extrapolated")
     assert batches not in gatys
     assert table.cells(first)["johnson"].text(table.columns[0])[0] == NOTHING
     notes = "\n".join(table.notes)
@@ -407,7 +408,7 @@ def test_styles_table():
     assert table.row_title == "style"
     assert "512 px" in table.title
     assert {style: dict(cells) for style, cells in table.rows.items()} == {
-        "leaf": {"ours": Cell(3.0, 1.0, 6.0), "gatys": Cell("9.000 (extrapolated)")},
+        "leaf": {"ours": Cell(3.0, 1.0, 6.0), "gatys": Cell(9.0, remark="extrapolated")},
         "sand": {"gatys": Cell(7.5, 7.0, 8.0)},
     }
     assert "gatys, sand, 512 px: runs: 2." in table.notes

@@ -360,10 +360,23 @@ def test_csv_has_values_and_ends_in_columns_of_their_own():
     assert (lines[2]["ssim"], lines[2]["ssim_low"]) == ("", "")
 
 
+def test_remarks_stand_beside_numbers():
+    rows = {"a": {"x": Cell(1.5, remark="guessed")}, "b": {"x": Cell(2.0)}}
+    found = Table("t", "T", (Column("x", "X"),), rows)
+    assert "| a | 1.500 (guessed) |" in tables.to_markdown(found)
+    assert tables.to_csv(found) == "method,x,x_remark\na,1.5,guessed\nb,2.0,\n"
+    assert tables.from_json(tables.to_json(found)) == found
+
+
 def test_json_comes_back():
     text = tables.to_json(TABLE)
     found = json.loads(text)
-    assert found["rows"]["a|b"]["ssim"] == {"value": 0.12345, "low": 0.11, "high": 0.1396}
+    assert found["rows"]["a|b"]["ssim"] == {
+        "value": 0.12345,
+        "low": 0.11,
+        "high": 0.1396,
+        "remark": "",
+    }
     assert tables.from_json(text) == TABLE
     assert list(tables.from_json(text).rows) == list(TABLE.rows)
 

@@ -54,7 +54,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or a text, and the interval of the number.
+    """A number or a text, the interval of the number, and a word about it.
 
     A number that is nan becomes None, as do ends that are not finite; an infinite number becomes
     the text ∞, as JSON has no number for it.
@@ -63,6 +63,7 @@ class Cell:
     value: float | str | None = None
     low: float | None = None
     high: float | None = None
+    remark: str = ""
 
     def __post_init__(self) -> None:
         for name in ("value", "low", "high"):
@@ -84,6 +85,7 @@ class Cell:
         if isinstance(self.value, str):
             return self.value, ""
         value = f"{self.value:z.{column.digits}f}"
+        value += f" ({self.remark})" if self.remark else ""
         if self.low is None or self.high is None:
             return value, ""
         form = f"{'+' if column.difference else ''}z.{column.digits}f"
@@ -144,6 +146,11 @@ class Table:
     def has_words(self, key: str) -> bool:
         """Whether any cell of a column is a text: such columns are set from the left."""
         return any(
-            isinstance(cell.value, str) and any(letter.isalpha() for letter in cell.value)
+            cell.remark
+            or (isinstance(cell.value, str) and any(letter.isalpha() for letter in cell.value))
             for cell in self.cells(key).values()
         )
+
+    def has_remarks(self, key: str) -> bool:
+        """Whether any cell of a column has a word about it."""
+        return any(cell.remark for cell in self.cells(key).values())

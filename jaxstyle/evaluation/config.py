@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 from jaxstyle.config import check, setting
 
 PROTOCOLS = ("distances", "structure", "composition", "recognition", "speed", "convergence")
-KINDS = ("photo", "painting", "residual", "adain", "gatys")
+STILL = ("photo", "painting")
+"""Kinds that paint nothing: the bounds that methods are compared with."""
+
+KINDS = (*STILL, "residual", "adain", "gatys")
+
+
+_NAME = re.compile(r"[\w+(-][\w .,+()-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,12 @@ class MethodConfig:
     preset: str = setting("default", "settings of gatys")
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     features: str = setting("", "network of gatys; the one that comes along by default")
-    photos: int = setting(0, "how many photographs it paints, the first ones; 0 for all", least=0)
+    photos: int = setting(
+        0,
+        "how many photographs it paints in each style, from the one of the style's own number on; "
+        "0 for all",
+        least=0,
+    )
     note: str = setting("", "what a reader must know of this row")
 
     def __post_init__(self) -> None:
@@ -87,6 +99,15 @@ class EvaluateConfig:
         check(self)
         if unknown := [name for name in self.protocols if name not in PROTOCOLS]:
             raise ValueError(f"there is no protocol {unknown[0]!r} ({', '.join(PROTOCOLS)})")
+        if not self.protocols:
+            raise ValueError(f"protocols are missing: some of {', '.join(PROTOCOLS)}")
+        if not self.speed_sizes or min(self.speed_sizes) < 1:
+            raise ValueError(f"speed_sizes must be sizes in pixels; got {self.speed_sizes}")
+        if odd := [name for name in self.methods if not _NAME.fullmatch(name)]:
+            raise ValueError(
+                f"methods: {odd[0]!r} names files, too: expected letters, digits, spaces and "
+                "any of - _ . , + ( ), not beginning with a point"
+            )
         if self.methods and self.baseline not in self.methods:
             raise ValueError(f"baseline {self.baseline!r} is not among the methods")
 

@@ -26,6 +26,9 @@ LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 _LEAST_SIDE_MS_SSIM = 176
 # Regions of less than this share of a photograph are not looked for.
 _LEAST_SHARE = 0.01
+# Of k-means: beginnings, and rounds from each, after which hardly a position changes its cluster.
+_STARTS = 8
+_ROUNDS = 50
 
 
 class Judge:
@@ -98,10 +101,20 @@ def _likeness(picture: Array, photo: Array, painting: Array) -> dict[str, Array]
 # --- structure -----------------------------------------------------------------------------------
 
 
-def structure(
-    picture: Array, photo: Array, labels: np.ndarray
-) -> tuple[dict[str, float], np.ndarray]:
-    """Whether the regions of a photograph are found again in a picture.
+def structure(picture: Array, photo: Array, labels: np.ndarray) -> dict[str, float]:
+    """Whether the regions of a photograph are found again in a picture: figures by their names.
+
+    Args:
+        picture: as for `confusion`, as are the others.
+        photo: features of the photograph.
+        labels: its regions.
+    """
+    found = _figures(confusion(picture, photo, labels))
+    return {name: float(value) for name, value in found.items()}
+
+
+def confusion(picture: Array, photo: Array, labels: np.ndarray) -> Array:
+    """For which regions of a photograph those of a picture are taken, `[regions, regions]`.
 
     Each position of the picture's features goes to the region whose prototype, the mean of the
     photograph's features there, is nearest. Both are standardised channel by channel before: that
@@ -111,26 +124,21 @@ def structure(
         picture: features of one layer, `[1, h, w, channels]`.
         photo: those of the photograph, of the same shape.
         labels: the photograph's regions, `[h, w]`, numbers from 0; below 0 for none.
-
-    Returns:
-        The figures by their names, and the confusion matrix.
     """
     count = max(int(labels.max()) + 1, 1)
     found = _nearest(_standardized(picture), _standardized(photo), jnp.asarray(labels), count)
-    confusion = classification.confusion_matrix(jnp.asarray(labels), found, count)
-    figures = {name: float(value) for name, value in _figures(confusion).items()}
-    return figures, np.asarray(confusion)
+    return classification.confusion_matrix(jnp.asarray(labels), found, count)
 
 
 @jax.jit
-def _figures(confusion: Array) -> dict[str, Array]:
+def _figures(counts: Array) -> dict[str, Array]:
     """The figures of a confusion matrix."""
     return {
-        "miou": classification.mean_iou(confusion),
-        "accuracy": classification.pixel_accuracy(confusion),
-        "precision": classification.precision(confusion, average="macro"),
-        "recall": classification.recall(confusion, average="macro"),
-        "f1": classification.f1_score(confusion, average="macro"),
+        "miou": classification.mean_iou(counts),
+        "accuracy": classification.pixel_accuracy(counts),
+        "precision": classification.precision(counts, average="macro"),
+        "recall": classification.recall(counts, average="macro"),
+        "f1": classification.f1_score(counts, average="macro"),
     }
 
 
@@ -190,10 +198,16 @@ def _renumbered(labels: np.ndarray) -> np.ndarray:
 
 
 def _clusters(rows: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres and labels of rows, by k-means."""
+    """Centres and labels of rows, by k-means: of several beginnings, what came out nearest."""
+    rows = rows.astype(np.float64)
+    found = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of clusters that nothing belongs to: those stay empty
-        return kmeans2(rows.astype(np.float64), count, minit="++", rng=seed)
+        for generator in np.random.default_rng(seed).spawn(_STARTS):
+            centers, labels = kmeans2(rows, count, iter=_ROUNDS, minit="++", rng=generator)
+            found.append((np.square(rows - centers[labels]).sum(), centers, labels))
+    _, centers, labels = min(found, key=lambda each: each[0])
+    return centers, labels
 
 
 # --- composition ---------------------------------------------------------------------------------
@@ -297,7 +311,7 @@ def recognition(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 @jax.jit
 def _recognition(labels: Array, scores: Array) -> dict[str, Array]:
-    confusion = classification.confusion_matrix(labels, jnp.argmax(scores, 1), scores.shape[1])
-    found = _figures(confusion) | {"auc": classification.one_vs_rest_auc(labels, scores)}
+    counts = classification.confusion_matrix(labels, jnp.argmax(scores, 1), scores.shape[1])
+    found = _figures(counts) | {"auc": classification.one_vs_rest_auc(labels, scores)}
     del found["miou"]
     return found

@@ -1,12 +1,29 @@
-"""The machine that an evaluation runs on."""
+"""The machine and the code that an evaluation runs on."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import functools
+import hashlib
 import os
 import platform
 from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# What only asks for pictures and figures, or shows them.
+_SHOWS = {"commands", "cells.py", "report.py", "speed_tables.py", "statistics.py", "tables.py"}
+
+
+@functools.cache
+def code() -> str:
+    """A short name of the code that pictures, figures and times depend on: of its sources."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        inside = path.relative_to(_PACKAGE)
+        if _SHOWS.isdisjoint(inside.parts):
+            digest.update(inside.as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:10]
 
 
 def hardware() -> dict[str, str]:

@@ -6,7 +6,7 @@ goes on where it was stopped; figures are those of the pictures as they were sav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def read(folder: str, side: int, *, limit: int = 0) -> dict[str, np.ndarray]:
 def paint(
     painter: Painter,
     folder: Path,
-    photos: dict[str, np.ndarray],
+    photos: Mapping[str, np.ndarray],
     pairs: Iterable[Pair],
     *,
     done: Callable[[int, int], None],
@@ -69,13 +69,19 @@ def paint(
         photos: by name.
         pairs: what to paint; those of styles that it does not know are left out.
         done: told how many pictures are there, and how many are wanted.
+
+    Raises:
+        UserError: a picture has values that are not finite, or cannot be written.
     """
     wanted = [pair for pair in pairs if pair.style in painter.styles]
     for number, pair in enumerate(wanted, 1):
         path = path_of(folder, pair)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            images.save(path, painter.paint(photos[pair.photo], pair.style))
+            made = painter.paint(photos[pair.photo], pair.style)
+            if not np.isfinite(made).all():
+                raise UserError(f"its picture of {pair.photo} in {pair.style} has no finite values")
+            images.save(path, made)
         done(number, len(wanted))
         yield pair, images.load(path).pixels
 
@@ -85,10 +91,25 @@ def path_of(folder: Path, pair: Pair) -> Path:
     return folder / pair.style / f"{pair.photo}.png"
 
 
-def square_labels(path: Path) -> np.ndarray:
-    """The middle of a segmentation, `[side, side]`: a number for each of its values or colours."""
+def square_labels(path: Path, *, like: Path) -> np.ndarray:
+    """The middle of a segmentation, `[side, side]`: a number for each of its values or colours.
+
+    Args:
+        path: of the segmentation.
+        like: the picture that it is of.
+
+    Raises:
+        UserError: a file cannot be read, or the two are not of one shape.
+    """
     pixels = images.load(path).pixels
     height, width = pixels.shape[:2]
+    wanted = images.load(like).pixels.shape[:2]
+    # One may be larger than the other; that rounds a side by a pixel.
+    if abs(height * wanted[1] - width * wanted[0]) > max(height, width, *wanted):
+        raise UserError(
+            f"{path} is {width} x {height} and {like} {wanted[1]} x {wanted[0]}: expected a "
+            "segmentation of the whole picture"
+        )
     _, numbers = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
     return middle(numbers.reshape(height, width))
 

@@ -100,8 +100,6 @@ def curves(
     xlabel: str,
     ylabel: str,
     title: str,
-    logx: bool = False,
-    logy: bool = False,
 ) -> None:
     """Plots curves. What is not finite is a gap.
 
@@ -111,8 +109,6 @@ def curves(
         xlabel: below the plot.
         ylabel: at its side.
         title: above it.
-        logx: a logarithmic axis, if any x is positive.
-        logy: the same of y.
 
     Raises:
         ValueError: a curve has not as many x as y.
@@ -126,10 +122,6 @@ def curves(
         lines[name] = axes.plot(x, y, marker=marker, markersize=4, **style)[0]
     axes.set_xlabel(_literal(xlabel, width=80))
     axes.set_ylabel(_literal(ylabel, width=45))
-    if logx and _any_positive(line.get_xdata() for line in lines.values()):
-        axes.set_xscale("log")
-    if logy and _any_positive(line.get_ydata() for line in lines.values()):
-        axes.set_yscale("log")
     _legend(figure, lines)
     _write_figure(figure, path)
 
@@ -158,7 +150,7 @@ def roc(
     for style, (name, (x, y, area)) in zip(_line_styles(), curves.items(), strict=False):
         x, y = _points(name, x, y)
         shown = f"{area:.3f}" if math.isfinite(area) else NOTHING
-        lines[f"{name} (AUC {shown})"] = axes.plot(x, y, **style)[0]
+        lines[f"{name} (area {shown})"] = axes.plot(x, y, **style)[0]
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
@@ -199,10 +191,6 @@ def _points(name: str, x: ArrayLike, y: ArrayLike) -> tuple[Any, Any]:
         )
     x, y = (np.where(np.isfinite(values), values, np.nan) for values in found)
     return x, y
-
-
-def _any_positive(found: Any) -> bool:
-    return any((values > 0).any() for values in found)
 
 
 def _legend(figure: Any, lines: Mapping[str, Any]) -> None:

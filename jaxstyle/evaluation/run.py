@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from jaxstyle import images
 from jaxstyle.errors import UserError
-from jaxstyle.evaluation import judges, machine, painters, protocols, report, speeds, survey, tables
-from jaxstyle.evaluation.cells import Table
+from jaxstyle.evaluation import (
+    convergence,
+    judges,
+    machine,
+    painters,
+    protocols,
+    recognition,
+    report,
+    speeds,
+    survey,
+    tables,
+)
+from jaxstyle.evaluation.cells import Cell, Column, Table
 from jaxstyle.evaluation.config import EvaluateConfig
+from jaxstyle.evaluation.context import Context, StoppedError
 from jaxstyle.evaluation.painters import Painter
 from jaxstyle.evaluation.pictures import Pair
-from jaxstyle.evaluation.protocols import Context
 from jaxstyle.evaluation.report import Section
 from jaxstyle.evaluation.scores import Studio
 from jaxstyle.training import perceptual
@@ -23,7 +36,7 @@ _ON_PAIRS = {
     "distances": protocols.distances,
     "structure": protocols.structure,
     "composition": protocols.composition,
-    "recognition": protocols.recognition,
+    "recognition": recognition.recognition,
 }
 
 
@@ -55,17 +68,10 @@ def evaluate(
     """
     _check(config)
     folder.mkdir(parents=True, exist_ok=True)
-    sections: list[Section] = []
-
-    def add(section: Section) -> None:
-        sections.append(section)
-        facts = _facts(config, command)
-        for table in section.tables:
-            tables.write(_signed(table, facts), folder / "tables")
-        report.write_report(folder, title=config.title, sections=sections, facts=facts)
-
     try:
         context = _prepare(config, folder, note, warn, stopping)
+        page = _Page(context, command)
+        page.add(_rows(context))
         with ThreadPoolExecutor(1) as pool:
             timed = "speed" in config.protocols
             # Where speeds need not be right, they are measured beside everything else.
@@ -75,14 +81,52 @@ def evaluate(
                 records = protocols.pair_records(context)
                 for name, make in _ON_PAIRS.items():
                     if name in config.protocols:
-                        add(make(context, records))
+                        page.add(make(context, records), _judging(config))
             if "convergence" in config.protocols and config.runs:
-                add(protocols.convergence(config.runs, folder))
+                page.add(convergence.convergence(config.runs, folder), hardware=False)
             if timed:
-                add(speed.result() if speed else speeds.section(context))
-    except protocols.StoppedError:
+                page.add(speed.result() if speed else speeds.section(context))
+    except StoppedError:
         return False
     return True
+
+
+class _Page:
+    """The report and the files of its tables, which grow section by section.
+
+    Args:
+        context: of the evaluation.
+        command: what a reader types to get the same.
+    """
+
+    def __init__(self, context: Context, command: str) -> None:
+        self._context = context
+        self._command = command
+        self._sections: list[Section] = []
+
+    def add(
+        self, section: Section, facts: Mapping[str, str] | None = None, *, hardware: bool = True
+    ) -> None:
+        """Shows one more section.
+
+        Args:
+            section: its tables are written to files of their own, too.
+            facts: what these tables were made with, beside date and hardware.
+            hardware: whether they were made on this machine.
+        """
+        self._sections.append(section)
+        config, folder = self._context.studio.config, self._context.studio.folder
+        made_with = {**self._date(), **(machine.hardware() if hardware else {}), **(facts or {})}
+        for table in section.tables:
+            signed = _signed(table, made_with, self._context.painters)
+            tables.write(signed, folder / "tables")
+        whole = {"Command": self._command, **self._date(), **machine.hardware(), **_judging(config)}
+        report.write_report(folder, title=config.title, sections=self._sections, facts=whole)
+
+    def _date(self) -> dict[str, str]:
+        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        earlier = sorted(self._context.studio.dates - {today})
+        return {"Date": f"{today}, some figures of {', '.join(earlier)}" if earlier else today}
 
 
 def write_survey(
@@ -97,8 +141,7 @@ def write_survey(
 ) -> bool:
     """Writes a page on which people rate pictures: each painting with a photograph of its own.
 
-    Methods that paint only some photographs are asked for these; what does not paint at all is left
-    out.
+    What does not paint is left out.
 
     Args:
         config: settings.
@@ -122,9 +165,7 @@ def write_survey(
     names = [name for name in context.painters if studio.paints(name)]
     if not names:
         raise UserError("no method paints: a survey is about pictures that methods have made")
-    limits = [studio.config.methods[name].photos or len(studio.photos) for name in names]
-    photos = list(studio.photos)[: min(limits)]
-    trials = []
+    photos, trials = list(studio.photos), []
     try:
         for index, (style, painting) in enumerate(studio.paintings.items()):
             pair = Pair(photos[index % len(photos)], style)
@@ -135,9 +176,11 @@ def write_survey(
                     made[name] = picture
             if made:
                 trials.append(survey.Trial(studio.photos[pair.photo], painting, made, style))
-    except protocols.StoppedError:
+    except StoppedError:
         return False
-    survey.write_page(target, trials, title=config.title, seed=config.seed, overwrite=overwrite)
+    # Not the seed of the settings, from which a rater could tell whose pictures these are.
+    seed = secrets.randbits(32)
+    survey.write_page(target, trials, title=config.title, seed=seed, overwrite=overwrite)
     return True
 
 
@@ -149,6 +192,12 @@ def _check(config: EvaluateConfig) -> None:
         raise UserError("methods are not set: a configuration names the rows of the tables")
     if bool(config.segmented) != bool(config.segments):
         raise UserError("segmented and segments go together: photographs and their segmentations")
+    if {*config.protocols} == {"convergence"} and not config.runs:
+        raise UserError('runs are not set: --set \'runs={"NAME": "FOLDER"}\' names runs to compare')
+    # Before hours of painting.
+    for folder in filter(None, (config.segmented, config.segments, config.training_content)):
+        images.list_images(Path(folder))
+    convergence.read_runs(config.runs)
 
 
 def _prepare(
@@ -168,24 +217,41 @@ def _prepare(
             if name == config.baseline:
                 raise
             warn(f"without {name}: {error}")
-    return Context(studio, found, note, stopping)
+    return Context(studio, found, note, warn, stopping)
 
 
-def _facts(config: EvaluateConfig, command: str) -> dict[str, str]:
-    """What the report was made with."""
+def _rows(context: Context) -> Section:
+    """What the rows of the tables are."""
+    columns = (Column("what", "what it is"), Column("note", "to be known"))
+    methods = context.studio.config.methods
+    rows = {
+        name: {"what": Cell(painter.facts), "note": Cell(methods[name].note or None)}
+        for name, painter in context.painters.items()
+    }
+    noted = any(methods[name].note for name in rows)
+    cells = rows if noted else {name: {"what": row["what"]} for name, row in rows.items()}
+    shown = columns if noted else columns[:1]
+    return Section("The rows", "", (Table("methods", "What is compared", shown, cells),))
+
+
+def _judging(config: EvaluateConfig) -> dict[str, str]:
+    """What tables of quality were made with."""
     judged_in = perceptual.without_folders(config.features) or "the shipped features"
     return {
-        "Command": command,
-        "Date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        **machine.hardware(),
         "Judged in": f"{judged_in}. {config.kinship}".strip(),
         "Size": f"squares of {config.size} pixels, from the middle of each picture",
         "Seed": str(config.seed),
-        "Intervals": f"95%, bootstrap, {config.resamples} samples",
+        "Intervals": f"95%, bootstrap, {config.resamples} samples (of how styles are recognised, "
+        f"{min(config.resamples, recognition.RESAMPLES)})",
     }
 
 
-def _signed(table: Table, facts: Mapping[str, str]) -> Table:
+def _signed(table: Table, facts: Mapping[str, str], rows: Mapping[str, Painter]) -> Table:
     """A table for a file of its own, which is passed on without the page that says all this."""
-    parts = [f"{name}: {value.rstrip('.')}" for name, value in facts.items() if name != "Command"]
-    return dataclasses.replace(table, notes=(*table.notes, f"{'; '.join(parts)}."))
+    parts = [f"{name}: {value.rstrip('.')}" for name, value in facts.items()]
+    notes = [f"{'; '.join(parts)}."]
+    if named := [
+        f"{name}: {painter.facts}" for name, painter in rows.items() if name in table.rows
+    ]:
+        notes.append(f"Rows: {'; '.join(named)}.")
+    return dataclasses.replace(table, notes=(*table.notes, *notes))

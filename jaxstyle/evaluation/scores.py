@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +16,8 @@ import numpy as np
 
 from jaxstyle import images
 from jaxstyle.errors import UserError
-from jaxstyle.evaluation import judges, pictures, tables
-from jaxstyle.evaluation.config import EvaluateConfig
+from jaxstyle.evaluation import judges, machine, pictures, tables
+from jaxstyle.evaluation.config import STILL, EvaluateConfig
 from jaxstyle.evaluation.painters import Painter
 from jaxstyle.evaluation.pictures import Pair
 
@@ -28,9 +31,13 @@ class Studio:
         config: settings.
         judge: what judges.
         folder: of the evaluation.
+
+    Attributes:
+        dates: on which the figures were computed that were asked for so far.
     """
 
     def __init__(self, config: EvaluateConfig, judge: judges.Judge, folder: Path) -> None:
+        self.dates: set[str] = set()
         self.config = config
         self.judge = judge
         self.folder = folder
@@ -51,12 +58,35 @@ class Studio:
         """Every photograph in every style."""
         return [Pair(photo, style) for photo in self.photos for style in self.paintings]
 
+    @functools.cached_property
+    def files(self) -> str:
+        """A short name of the files of photographs and paintings."""
+        digest = hashlib.sha256()
+        for folder in (self.config.content, self.config.style):
+            for path in images.list_images(Path(folder)):
+                digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()[:10]
+
+    def pairs_of(self, name: str) -> list[Pair]:
+        """Those that a method paints.
+
+        One that paints few photographs begins with another one in each style.
+        """
+        photos = list(self.photos)
+        few = min(self.config.methods[name].photos or len(photos), len(photos))
+        chosen = {
+            Pair(photos[(number + more) % len(photos)], style)
+            for number, style in enumerate(self.paintings)
+            for more in range(few)
+        }
+        return [pair for pair in self.pairs if pair in chosen]
+
     def judged(
         self,
         name: str,
         painter: Painter,
         part: str,
-        photos: dict[str, np.ndarray],
+        photos: Mapping[str, np.ndarray],
         pairs: Sequence[Pair],
         score: Callable[[np.ndarray, Pair], Mapping[str, Any]],
         *,
@@ -90,26 +120,30 @@ class Studio:
     def remembered(
         self, what: str, settings: Any, compute: Callable[[], list[Record]]
     ) -> list[Record]:
-        """Records that were computed before with the same settings, or are computed now.
+        """Records that were computed before with the same settings and code, or are computed now.
 
         Args:
             what: the name of their file, with folders.
-            settings: all that they depend on, as JSON has it.
+            settings: all that they depend on beside the code, as JSON has it.
             compute: makes them. Those with an `error` are not kept.
         """
-        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:10]
+        key = hashlib.sha256(json.dumps([settings, machine.code()]).encode()).hexdigest()[:10]
         file = self.folder / "scores" / f"{what}-{key}.json"
-        if file.exists():
-            return json.loads(file.read_text())
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            kept = json.loads(file.read_text())
+            self.dates.add(kept["date"])
+            return kept["records"]
         records = compute()
+        date = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        self.dates.add(date)
         if not any(record.get("error") for record in records):
             file.parent.mkdir(parents=True, exist_ok=True)
-            tables.write_file(file, json.dumps(records).encode())
+            tables.write_file(file, json.dumps({"date": date, "records": records}).encode())
         return records
 
     def paints(self, name: str) -> bool:
         """Whether a row is a method's, and not one to compare with."""
-        return self.config.methods[name].kind not in ("photo", "painting")
+        return self.config.methods[name].kind not in STILL
 
     def painted(
         self,
@@ -138,7 +172,7 @@ class Studio:
         self, painter: Painter, part: str, photos: Mapping[str, np.ndarray], pairs: Sequence[Pair]
     ) -> str:
         """A short name of all that pictures, or with pairs their figures, depend on."""
-        digest = hashlib.sha256(painter.fingerprint.encode())
+        digest = hashlib.sha256(f"{painter.fingerprint} {machine.code()}".encode())
         for found in (photos, self.paintings):
             for name, pixels in found.items():
                 digest.update(name.encode() + np.ascontiguousarray(pixels).tobytes())
@@ -155,21 +189,22 @@ class Studio:
         Args:
             regions: of each photograph, `[h, w]` at the size of the features of `structure_layer`.
         """
-        photos, paintings = (
-            {name: self.judge.features(picture) for name, picture in found.items()}
-            for found in (self.photos, self.paintings)
-        )
+        paintings = {name: self.judge.features(found) for name, found in self.paintings.items()}
+
+        @functools.lru_cache(maxsize=1)  # those of a photograph follow each other
+        def features_of(photo: str) -> judges.Features:
+            return self.judge.features(self.photos[photo])
 
         def score(picture: np.ndarray, pair: Pair) -> Record:
             photo, painting = self.photos[pair.photo], self.paintings[pair.style]
             made = self.judge.features(picture)
-            own, wanted = photos[pair.photo], paintings[pair.style]
+            own, wanted = features_of(pair.photo), paintings[pair.style]
             layer, other = self.config.structure_layer, self.config.composition_layer
             composition = judges.composition(made[other], self._compositions[pair.style])
             return {
                 **judges.distances(made, own, wanted),
                 **judges.likeness(picture, photo, painting),
-                **judges.structure(made[layer], own[layer], regions[pair.photo])[0],
+                **judges.structure(made[layer], own[layer], regions[pair.photo]),
                 "composition": composition,
                 "scores": self.recognizer.scores(made).tolist(),
             }
@@ -198,9 +233,9 @@ class Studio:
         chosen = [found[i] for i in sorted(order[: config.segmented_photos])]
         photos = {path.stem: pictures.square(path, config.size) for path in chosen}
         regions = {}
-        for name, photo in photos.items():
+        for path, (name, photo) in zip(chosen, photos.items(), strict=True):
             shape = jax.eval_shape(self.judge.features, photo)[config.structure_layer].shape
-            segments = pictures.square_labels(paths[name])
+            segments = pictures.square_labels(paths[name], like=path)
             regions[name] = judges.segmentation_regions(segments, (shape[1], shape[2]))
         return photos, regions
 

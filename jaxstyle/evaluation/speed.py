@@ -28,7 +28,7 @@ import numpy as np
 from jaxstyle import runtime
 from jaxstyle.errors import UserError
 from jaxstyle.evaluation import machine
-from jaxstyle.evaluation.config import MethodConfig
+from jaxstyle.evaluation.config import STILL, MethodConfig
 from jaxstyle.training.config import from_plain, plain
 
 if TYPE_CHECKING:  # they import JAX, which the measuring process sets up first
@@ -39,7 +39,6 @@ Record = dict[str, Any]
 PathLike = str | os.PathLike[str]
 Stopping = Callable[[], bool]
 
-_STILL = ("photo", "painting")  # kinds that compute nothing
 _POLL_S = 0.5
 _TIMED = 4  # updates of each scale that are timed, after one that is not
 
@@ -107,7 +106,7 @@ def measure(
     Raises:
         KeyboardInterrupt: `stopping` said so, or the process was interrupted; it has ended.
     """
-    if method.kind in _STILL:
+    if method.kind in STILL:
         return []
     found: list[Record] = []
     for number, size in enumerate(sorted(set(sizes))):
@@ -153,7 +152,7 @@ def measure_styles(
     Raises:
         KeyboardInterrupt: as for `measure`.
     """
-    if method.kind in _STILL:
+    if method.kind in STILL:
         return []
     job = _job(name, method, photo_path, paintings, device=device)
     job |= {"size": size, "runs": runs, "batch": 0, "cold": cold}

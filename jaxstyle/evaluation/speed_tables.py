@@ -62,16 +62,21 @@ def cost_table(records: Sequence[Record]) -> Table:
         _Shown("device_peak_mb", ", memory of the device", "MiB", digits=0),
     )
     notes = (
-        "The first picture: all that it compiles, from an empty cache of compiled programs, and "
-        "what is read off the painting; not the start of Python, nor reading the model.",
         "Memory: the most that the process held beyond what it held before its first picture, "
         "compiling included.",
     )
-    if any("update_ms" in record for record in records):
+    updates = any("update_ms" in record for record in records)
+    if any("first_s" in record for record in records):
         notes += (
-            "An update: the median of a few at full size; in brackets the fastest and the slowest. "
-            "The first picture of methods with updates is one of the later ones and the seconds "
+            "The first picture: all that it compiles, from an empty cache of compiled programs, "
+            "and what is read off the painting; not the start of Python, nor reading the model."
+            + updates
+            * " That of methods with updates is one of the later ones and the seconds "
             "that compiling adds, which are measured in a run of few updates.",
+        )
+    if updates:
+        notes += (
+            "An update: the median of a few at full size; in brackets the fastest and the slowest.",
         )
     return _by_size("speed_cost", "What a picture takes", records, groups, notes)
 
@@ -95,7 +100,7 @@ def styles_table(records: Sequence[Record]) -> Table:
         cells = rows.setdefault(record["style"], {})
         if values := record.get("seconds"):
             mean = statistics.fmean(values)
-            cells[record["method"]] = _cell(values, mean, 3, record["extrapolated"])
+            cells[record["method"]] = _cell(values, mean, record["extrapolated"])
     notes = (
         "Means of pictures one by one, from array to array, after a first one that does not count; "
         "in brackets the fastest and the slowest.",
@@ -132,6 +137,21 @@ def throughput_table(records: Mapping[str, Record], counts: Sequence[int] = COUN
     return Table("throughput", "Many pictures", columns, rows, tuple(notes))
 
 
+def hours(
+    records: Mapping[str, Record], counts: Sequence[int] = COUNTS
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Hours for many pictures from disk to disk, extrapolated: curves of `report.curves`.
+
+    Args:
+        records: as for `throughput_table`.
+        counts: numbers of pictures.
+    """
+    return {
+        name: ([*counts], [count * record["disk_s"] / record["count"] / 3600 for count in counts])
+        for name, record in records.items()
+    }
+
+
 def _by_size(
     name: str,
     title: str,
@@ -150,14 +170,14 @@ def _by_size(
         for record in chosen:
             values = [group.factor * value for value in np.atleast_1d(record[group.key]).tolist()]
             extrapolated = group.key == "seconds" and record["extrapolated"]
-            cell = _cell(values, statistics.median(values), group.digits, extrapolated)
+            cell = _cell(values, statistics.median(values), extrapolated)
             rows[record["method"]][f"{group.key}-{record['size']}"] = cell
     return Table(name, title, tuple(columns), rows, notes)
 
 
-def _cell(values: Sequence[float], middle: float, digits: int, extrapolated: bool) -> Cell:
+def _cell(values: Sequence[float], middle: float, extrapolated: bool) -> Cell:
     if extrapolated:
-        return Cell(f"{middle:.{digits}f} (extrapolated)")
+        return Cell(middle, remark="extrapolated")
     return Cell(middle, min(values), max(values)) if len(values) > 1 else Cell(middle)
 
 

@@ -7,16 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jaxstyle import images
-from jaxstyle.evaluation import machine, speed, speed_tables, throughput
+from jaxstyle.evaluation import machine, report, speed, speed_tables, throughput
+from jaxstyle.evaluation.context import Context, StoppedError
 from jaxstyle.evaluation.painters import Painter
-from jaxstyle.evaluation.protocols import Context, StoppedError
 from jaxstyle.evaluation.report import Section
 
 _STYLES_SIZE = 512
 
-_TEXT = """\
-Each method is measured in a process of its own, one at a time. What is compiled is compiled \
-before the timed pictures; the first picture, with that, is shown for itself."""
+_ALONE = """\
+Each method is measured in a process of its own, one at a time, but for many pictures, which this \
+one paints. What is compiled is compiled before the timed pictures."""
+
+_BESIDE = """\
+Each method was measured in a process of its own, with others and with painting beside them: \
+these times say that everything runs, not how fast. What is compiled is compiled before \
+the timed pictures."""
 
 
 def section(context: Context) -> Section:
@@ -26,7 +31,7 @@ def section(context: Context) -> Section:
         StoppedError: that was asked for; what is measured is kept.
     """
     config = context.studio.config
-    moving = [n for n in context.painters if config.methods[n].kind not in ("photo", "painting")]
+    moving = [name for name in context.painters if context.studio.paints(name)]
     try:
         if config.speed_at_once == 1:
             found = [_timed(context, name) for name in moving]
@@ -47,8 +52,20 @@ def section(context: Context) -> Section:
     by_style = [record for _, records in found for record in records]
     shown = [speed_tables.speed_table(timed), speed_tables.cost_table(timed)]
     shown += [speed_tables.styles_table(by_style)] if by_style else []
-    shown += [speed_tables.throughput_table(many)] if many else []
-    return Section("Speed", _TEXT, tuple(shown))
+    plots = []
+    if many:
+        shown.append(speed_tables.throughput_table(many))
+        path = context.studio.folder / "throughput.png"
+        report.curves(
+            speed_tables.hours(many),
+            path,
+            xlabel="pictures",
+            ylabel="hours",
+            title=f"From disk to disk, extrapolated from {config.throughput:,} pictures",
+        )
+        plots.append((path, "Hours for many pictures, from disk to disk, extrapolated"))
+    text = _ALONE if config.speed_at_once == 1 else _BESIDE
+    return Section("Speed", text, tuple(shown), tuple(plots))
 
 
 def _timed(context: Context, name: str) -> tuple[list[Any], list[Any]]:
@@ -64,14 +81,8 @@ def _remembered(context: Context, part: str, name: str, measure: Any) -> list[An
     """What was measured before on such a machine with the same settings, or is measured now."""
     config, painter = context.studio.config, context.painters[name]
     settings = [config.speed_sizes, config.speed_runs, config.speed_batch, config.throughput]
-    settings += [
-        config.speed_styles,
-        config.speed_cold,
-        config.speed_at_once,
-        config.size,
-        list(context.studio.paintings),
-        machine.hardware(),
-    ]
+    settings += [config.speed_styles, config.speed_cold, config.speed_at_once, config.size]
+    settings += [config.paintings, context.studio.files, machine.hardware()]
     return context.studio.remembered(
         f"{part}/{name}", [painter.fingerprint, settings], lambda: measure(context, name, painter)
     )

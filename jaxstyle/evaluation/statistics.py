@@ -6,7 +6,7 @@ lie for other photographs in the same paintings, and nothing of other paintings.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -122,6 +122,34 @@ def paired(
         difference = x - y
     options = {"seed": seed, "resamples": resamples, "level": level}
     return bootstrap(difference, strata=strata, groups=groups, **options)
+
+
+def redrawn(
+    strata: Labels, groups: Labels, *, seed: int = 0, resamples: int = 2000
+) -> Iterator[NDArray[np.int64]]:
+    """Places of values, drawn again as `bootstrap` does: for figures that are no means.
+
+    Args:
+        strata: the stratum of each value, `[n]`.
+        groups: the group of each value, `[n]`.
+        seed: the same seed draws the same.
+        resamples: how often.
+
+    Yields:
+        Places, numbers from 0 to n - 1; nothing at all where there is only one group.
+
+    Raises:
+        ValueError: there are not as many strata as groups.
+    """
+    group = _codes(groups, len(groups), "groups")
+    classes = _classes(_codes(strata, len(groups), "strata"), group, together=True)
+    if not any(len(units) > 1 for units in classes):
+        return
+    places = [np.flatnonzero(group == unit) for unit in range(group.max() + 1)]
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        drawn = [units[generator.integers(len(units), size=len(units))] for units in classes]
+        yield np.concatenate([places[unit] for unit in np.concatenate(drawn)])
 
 
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -35,7 +35,9 @@ ALL = "all paintings"
 """The key of the last column of `by_style`."""
 
 _FEW = 10  # photographs: with less, the bootstrap finds under 90% of their variance
-_FEWER = "Judged on fewer pairs, so that their means cannot be compared with those of others"
+FEWER = "Judged on fewer pairs, so that their means cannot be compared with those of others"
+"""The beginning of a note of `fewer`."""
+
 _ABOUT = (
     "In brackets: the 95% interval of the {} by bootstrap over the photographs; it is about new "
     "photographs in these paintings, not about new paintings."
@@ -89,19 +91,19 @@ def overall(
         remarks = [f"Means are over the {number} pairs that the methods have in common."]
     else:
         every = set().union(*pairs.values())
-        remarks = _fewer(_FEWER, pairs, dict.fromkeys(pairs, every))
+        remarks = fewer(FEWER, pairs, dict.fromkeys(pairs, every))
     rows: dict[str, dict[str, Cell]] = {method: {} for method in methods}
     for column in columns:
         values = {method: _values(own, column.key) for method, own in pairs.items()}
         values = _shared(values) if common else values
         some = {method: own for method, own in values.items() if own}
-        remarks += _fewer(f"{column.title} is over fewer pairs", some, pairs)
+        remarks += fewer(f"{column.title} is over fewer pairs", some, pairs)
         for method, own in values.items():
             rows[method][column.key] = _mean(own, seed=seed, resamples=resamples)
     for method, own in pairs.items():
         rows[method][PAIRS] = Cell(len(own))
     shown = (*columns, Column(PAIRS, "pairs", digits=0))
-    return Table(name, title, shown, rows, (*notes, *_about(rows, pairs, "mean"), *remarks))
+    return Table(name, title, shown, rows, (*notes, *about(rows, pairs, "mean"), *remarks))
 
 
 def by_style(
@@ -158,9 +160,9 @@ def by_style(
     own = {method: values[method] for method in methods}
     both = {method: own[method].keys() & values[baseline].keys() for method in methods}
     remarks = [
-        *_about(rows, pairs, "difference, of the same photograph in the same painting,"),
-        *_fewer(_FEWER, pairs, dict.fromkeys(pairs, set().union(*pairs.values()))),
-        *_fewer(f"Differences are over the fewer pairs that {baseline} has, too", both, own),
+        *about(rows, pairs, "difference, of the same photograph in the same painting,"),
+        *fewer(FEWER, pairs, dict.fromkeys(pairs, set().union(*pairs.values()))),
+        *fewer(f"Differences are over the fewer pairs that {baseline} has, too", both, own),
     ]
     title = f"{title} (in brackets: 95% interval of the difference to {baseline})"
     columns = (dataclasses.replace(column, key=key, title=key, difference=True) for key in parts)
@@ -247,10 +249,16 @@ def _compared(
     return Cell(mean, interval.low, interval.high)
 
 
-def _about(
+def about(
     rows: Mapping[str, Mapping[str, Cell]], pairs: Mapping[str, Collection[Pair]], what: str
 ) -> list[str]:
-    """Notes on what the brackets are, where there are any, and on those of few photographs."""
+    """Notes on what the brackets are, where there are any, and on those of few photographs.
+
+    Args:
+        rows: of a table.
+        pairs: that each method was judged on, paintings and photographs.
+        what: is within the interval.
+    """
     bracketed = [
         method for method, row in rows.items() if any(cell.low is not None for cell in row.values())
     ]
@@ -263,18 +271,24 @@ def _about(
     return [_ABOUT.format(what) + (narrow if few else "")]
 
 
-def _fewer(
+def fewer(
     sentence: str,
     found: Mapping[str, Collection[Pair]],
     every: Mapping[str, Collection[Pair]],
 ) -> list[str]:
-    """A note on the methods of which fewer pairs were found than there are, if there are any."""
-    fewer = [
+    """A note on the methods of which fewer pairs were found than there are, if there are any.
+
+    Args:
+        sentence: its beginning.
+        found: pairs of each method.
+        every: pairs that there are, of each method.
+    """
+    short = [
         f"{method} ({len(own)} of {len(every[method])})"
         for method, own in found.items()
         if len(own) < len(every[method])
     ]
-    return [f"{sentence}: {', '.join(fewer)}."] if fewer else []
+    return [f"{sentence}: {', '.join(short)}."] if short else []
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -301,7 +315,7 @@ def to_csv(table: Table) -> str:
     """A table as CSV: keys of columns above, all digits, nothing where there is no value.
 
     A column with intervals is followed by `KEY_low` and `KEY_high`, or `KEY_difference_low` and
-    `KEY_difference_high` where they are those of a difference.
+    `KEY_difference_high` where they are those of a difference; one with remarks by `KEY_remark`.
     """
     head = [table.row_title]
     for column in table.columns:
@@ -309,6 +323,7 @@ def to_csv(table: Table) -> str:
         head.append(column.key)
         if table.has_intervals(column.key):
             head += [f"{column.key}{between}_low", f"{column.key}{between}_high"]
+        head += [f"{column.key}_remark"] if table.has_remarks(column.key) else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
@@ -318,6 +333,7 @@ def to_csv(table: Table) -> str:
             cell = cells.get(column.key, Cell())
             line.append(_INFINITE.get(str(cell.value), cell.value))
             line += [cell.low, cell.high] if table.has_intervals(column.key) else []
+            line += [cell.remark] if table.has_remarks(column.key) else []
         writer.writerow(line)
     return text.getvalue()
 
