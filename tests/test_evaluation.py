@@ -414,13 +414,13 @@ def test_clusters_are_the_best_of_several_beginnings():
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "a\\b", ""])
 def test_names_of_rows_are_names_of_files(name):
-    with pytest.raises(ValueError, match="methods: .* names files, too"):
+    with pytest.raises(ValueError, match=r"methods: .* names files, too"):
         EvaluateConfig(methods={"photo": MethodConfig(), name: MethodConfig()})
 
 
 @pytest.mark.parametrize("changes", [{"speed_sizes": ()}, {"speed_sizes": (0,)}, {"protocols": ()}])
 def test_settings_without_anything_to_do_are_refused(changes):
-    with pytest.raises(ValueError, match="speed_sizes must be|protocols are missing"):
+    with pytest.raises(ValueError, match=r"speed_sizes must be|protocols are missing"):
         EvaluateConfig(**changes)
 
 
