@@ -335,7 +335,11 @@ def _add_survey_options(commands: argparse._SubParsersAction[_Parser]) -> _Parse
         "answers", type=Path, nargs="+", metavar="ANSWERS", help="JSON files, or folders of them"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="TABLE", help="write it, too: .md, .csv or .json"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="TABLE",
+        help="write it, too: .md, .csv or .json; that of trials goes to TABLE-by-trial",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a file that is there already"

@@ -1,4 +1,4 @@
-"""`jaxstyle survey`: a table of what people answered on the page of an evaluation."""
+"""`jaxstyle survey`: tables of what people answered on the page of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FORMS = (".md", ".csv", ".json")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the table, and writes it where that is asked for.
+    """Prints two tables, of methods and of their trials, and writes them where that is asked for.
 
     Args:
         arguments: as parsed by the command line.
@@ -29,16 +29,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{output} must end in one of {', '.join(_FORMS)}")
     answers = _files(arguments.answers)
     if output is not None:
-        paths.check_new(output, [arguments.key, *answers], overwrite=arguments.overwrite)
+        beside = output.with_stem(f"{output.stem}-by-trial")
+        for path in (output, beside):
+            paths.check_new(path, [arguments.key, *answers], overwrite=arguments.overwrite)
     from jaxstyle.evaluation import survey, tables
 
     ratings = survey.read_answers(answers, arguments.key)
     table = survey.tabulate(ratings)
-    by_style = survey.tabulate_trials(ratings)
-    sys.stdout.write(f"{tables.to_markdown(table)}\n{tables.to_markdown(by_style)}")
+    by_trial = survey.tabulate_trials(ratings)
+    sys.stdout.write(f"{tables.to_markdown(table)}\n{tables.to_markdown(by_trial)}")
     if output is not None:
         make = {".md": tables.to_markdown, ".csv": tables.to_csv, ".json": tables.to_json}
-        tables.write_file(output, make[output.suffix](table).encode())
+        for path, made in ((output, table), (beside, by_trial)):
+            tables.write_file(path, make[output.suffix](made).encode())
     return 0
 
 
