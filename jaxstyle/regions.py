@@ -25,8 +25,10 @@ _SAME = 0.25
 _LEAST_SHARE = 0.004
 # Of what is near to it, or else it is a passage between others, as in a soft border.
 _LEAST_PEAK = 0.6
-# Of the area that main colours have to cover: photographs do not come near it.
-_LEAST_COVER = 0.5
+# Of the area that main colours have to cover. Of 24 masks of 700 pixels they cover 0.958 or more,
+# and of their JPEGs of quality 20 0.937. Of 40 photographs and paintings at 512 pixels, in which
+# they cover less, one has 0.902, a sky at night, and the next ones 0.896 and 0.830.
+_LEAST_COVER = 0.9
 # Of the area that two greys have to cover, or else all greys count as they are.
 _LEAST_TWO = 0.75
 _MOST_REGIONS = 32
