@@ -144,11 +144,15 @@ class _ByPicture(nn.Module):
     """The part of a normalisation by the picture's own statistics that has no parameters."""
 
     def _standardize(self, x: Array, epsilon: float) -> Array:
-        """(x - mean) / sqrt(variance + epsilon) over height and width, in float32."""
+        """(x - mean) / sqrt(variance + epsilon) over height and width, in float32.
+
+        Channels that are flat but for rounding are 0.
+        """
         x = x.astype(jnp.float32)
         mean = self._mean("mean", x)
         variance = self._mean("variance", jnp.square(x - mean))
-        return (x - mean) * lax.rsqrt(variance + epsilon)
+        flat = transfer.is_flat(mean, variance)
+        return (x - mean) * jnp.where(flat, 0, lax.rsqrt(variance + epsilon))
 
     def _mean(self, name: str, x: Array) -> Array:
         """The mean over height and width; where a statistic of that name was given, that."""
@@ -165,7 +169,8 @@ class InstanceNorm(_ByPicture):
     """Instance normalisation: each channel of each picture gets mean beta and deviation gamma.
 
     (x - mean) / sqrt(variance + epsilon) * gamma + beta, with the biased variance over height and
-    width (Ulyanov et al. 2016, arXiv 1607.08022; Pu and Li, Eq. 11).
+    width (Ulyanov et al. 2016, arXiv 1607.08022; Pu and Li, Eq. 11). A flat channel, as
+    `transfer.is_flat` has it, becomes beta: what rounding leaves in it is not made into contrast.
 
     A tile of a picture must be normalised as the whole is. Applied with `mutable=["moments"]`, a
     network gives back the moments of all its normalisations, each `[batch, 1, 1, channels]`;
@@ -187,20 +192,51 @@ class InstanceNorm(_ByPicture):
         return (self._standardize(x, self.epsilon) * gamma + beta).astype(self.dtype)
 
 
-class Whiten(_ByPicture):
-    """Colours with a mean of 0 and a deviation of 1, uncorrelated, without parameters.
+class Recolor(_ByPicture):
+    """Colours that get a mean and a covariance in place of their own, without parameters.
 
-    It gives and takes moments as `InstanceNorm` does: those of `transfer.with_sums`.
+    With masks, a region gets the mean exactly, in place of the region's own, and the covariance
+    as far as it has contrast itself (see `transfer.pooled`); where masks overlap, the results are
+    mixed by them.
+
+    It gives and takes moments as `InstanceNorm` does: those of `transfer.with_sums`. With masks it
+    takes them alone, each `[batch, regions, 6]`, with variances that are `transfer.pooled`.
     """
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """`[batch, height, width, 3]` to float32 of that shape."""
-        sums = transfer.with_sums(x.astype(jnp.float32))
-        mean = self._mean("mean", sums)
-        variance = self._mean("variance", jnp.square(sums - mean))
-        root = transfer.covariance_root(jnp.sqrt(variance + transfer.EPSILON))
-        return transfer.times_colors(transfer.inverse_root(root), sums[..., :3] - mean[..., :3])
+    def __call__(self, x: Array, mean: Array, root: Array, masks: Array | None = None) -> Array:
+        """`[batch, height, width, 3]` to float32 of that shape.
+
+        Args:
+            x: what to recolour.
+            mean: red, green and blue, `[batch or 1, 3]`, or `[batch or 1, regions, 3]` with masks.
+            root: of the covariance, as `transfer.covariance_root` gives it: `[..., 3, 3]`.
+            masks: `[batch, height, width, regions]`, which sum to one; None for no regions.
+        """
+        x = x.astype(jnp.float32)
+        own, std = self._moments(transfer.with_sums(x), masks)
+        whiten = transfer.inverse_root(transfer.covariance_root(std))
+        if masks is None:
+            white = transfer.times_colors(whiten, x - own[..., :3])
+            return mean[:, None, None] + transfer.times_colors(root[:, None, None], white)
+        matrices = jnp.einsum("brij,brjk->brik", *jnp.broadcast_arrays(root, whiten))
+        shift = mean - transfer.times_colors(matrices, own[..., :3])
+        matrices = transfer.spread(matrices.reshape(*matrices.shape[:2], 9), masks)
+        matrices = matrices.reshape(*x.shape[:3], 3, 3)
+        return transfer.spread(shift, masks) + transfer.times_colors(matrices, x)
+
+    def _moments(self, sums: Array, masks: Array | None) -> tuple[Array, Array]:
+        """Mean and deviation of the picture, or of its regions."""
+        if masks is None:
+            mean = self._mean("mean", sums)
+            variance = self._mean("variance", jnp.square(sums - mean))
+        elif self.has_variable(MOMENTS, "mean"):
+            mean, variance = (self.get_variable(MOMENTS, name) for name in ("mean", "variance"))
+        else:
+            mean, std = transfer.region_moments(sums, masks)
+            weights = jnp.mean(masks, (1, 2))[..., None]
+            variance = transfer.pooled(jnp.square(std) - transfer.EPSILON, weights)
+        return mean, jnp.sqrt(variance + transfer.EPSILON)
 
 
 class ConditionalInstanceNorm(_ByPicture):

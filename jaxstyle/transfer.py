@@ -17,6 +17,25 @@ from jaxstyle.losses import Moments, channel_moments
 
 # Added to variances, as Huang and Belongie's code has it.
 EPSILON = 1e-5
+# How far a region's covariance of colours is moved to the mean of all regions.
+_POOLED = 0.25
+# What varies less, in parts of the size of all channels, is flat. Rounding leaves up to 6e-7 of
+# that in the features of a flat picture, and normalisations would make full contrast out of it.
+_FLAT = 1e-4
+
+
+def is_flat(mean: Array, variance: Array) -> Array:
+    """Which channels are flat but for rounding, and so have nothing to normalise.
+
+    Args:
+        mean: of each channel of some features, `[..., channels]`.
+        variance: the same, with nothing added.
+
+    Returns:
+        bool `[..., channels]`.
+    """
+    size = jnp.mean(jnp.square(mean) + variance, axis=-1, keepdims=True)
+    return variance <= _FLAT**2 * size
 
 
 def adain(
@@ -30,7 +49,8 @@ def adain(
     """Adaptive instance normalisation (Huang and Belongie 2017, arXiv 1703.06868, Eq. 8).
 
     Each channel of the content gets the style's mean and deviation:
-    std(y) * (x - mean(x)) / std(x) + mean(y). adain(x, x) is x, to rounding.
+    std(y) * (x - mean(x)) / std(x) + mean(y). adain(x, x) is x, to rounding. A flat channel (see
+    `is_flat`) gets the style's mean alone.
 
     Args:
         content_features: `[batch, height, width, channels]`.
@@ -59,10 +79,16 @@ def adain(
                 raise ValueError(
                     f"adain: {name} must be {shape}, for the content; got {part.shape}"
                 )
-    scale = moments.std / content_moments.std
+    scale = _scale(moments, content_moments, eps)
     shift = moments.mean - content_moments.mean * scale
     made = content_features.astype(jnp.float32) * scale[:, None, None] + shift[:, None, None]
     return made.astype(content_features.dtype)
+
+
+def _scale(moments: Moments, own: Moments, eps: float) -> Array:
+    """What features are multiplied by: the style's deviation over their own, 0 for flat ones."""
+    variance = jnp.maximum(jnp.square(own.std) - eps, 0)
+    return jnp.where(is_flat(own.mean, variance), 0, moments.std / own.std)
 
 
 def region_moments(features: Array, masks: Array, *, eps: float = EPSILON) -> Moments:
@@ -122,7 +148,7 @@ def adain_regions(
     """
     if content_moments is None:
         content_moments = region_moments(content_features, masks, eps=eps)
-    scale = moments.std / content_moments.std
+    scale = _scale(moments, content_moments, eps)
     shift = moments.mean - content_moments.mean * scale
     shares = masks.astype(jnp.float32)
     scale, shift = (spread(values, shares) for values in (scale, shift))
@@ -180,6 +206,24 @@ def with_sums(pictures: Array) -> Array:
     """
     red, green, blue = (pictures[..., i] for i in range(3))
     return jnp.stack([red, green, blue, red + green, red + blue, green + blue], axis=-1)
+
+
+def pooled(variances: Array, weights: Array) -> Array:
+    """Variances of regions, each moved some way to their mean.
+
+    A region that is nearly flat has little of its own but what its neighbours leave at its border:
+    this would be a bright or a dark outline, if it were made into the whole contrast of a painting.
+
+    Args:
+        variances: of what `with_sums` gives, `[..., regions, 6]`.
+        weights: how much of the picture each region is, `[..., regions, 1]`.
+
+    Returns:
+        `[..., regions, 6]`.
+    """
+    total = jnp.maximum(jnp.sum(weights, -2, keepdims=True), 1e-12)
+    mean = jnp.sum(weights * variances, -2, keepdims=True) / total
+    return (1 - _POOLED) * variances + _POOLED * mean
 
 
 def covariance_root(std: Array) -> Array:

@@ -166,6 +166,15 @@ def test_flat_maps_have_finite_values_and_gradients(kind, value):
         assert np.isfinite(leaf).all()
 
 
+def test_what_rounding_leaves_of_a_flat_map_is_not_made_into_contrast():
+    noise = random(1, 9, 7, 4)
+    x = 3 + np.array([3e-6, 1e-5, 1e-2, 1]) * noise
+    found = layers.InstanceNorm().apply({"params": {"gamma": jnp.ones(4), "beta": jnp.ones(4)}}, x)
+    np.testing.assert_array_equal(found[..., :2], 1)
+    wanted = (x[..., 2:] - x[..., 2:].mean((1, 2))) / np.sqrt(x[..., 2:].var((1, 2)) + 1e-5)
+    np.testing.assert_allclose(found[..., 2:], 1 + wanted, atol=1e-3)
+
+
 def test_one_pixel_becomes_beta():
     x = array(random(1, 1, 1, 4))
     found = layers.InstanceNorm().apply({"params": {"gamma": jnp.ones(4), "beta": x[0, 0, 0]}}, x)
@@ -191,15 +200,42 @@ def test_moments_of_the_whole_picture_serve_its_tiles(norm):
 # --- many styles ---------------------------------------------------------------------------------
 
 
-def test_white_colors_are_uncorrelated():
+def test_colors_get_the_mean_and_the_covariance_that_are_given():
     x = random(2, 30, 20, 3) @ np.array([[1, 0.5, 0.2], [0, 1, 0.7], [0, 0, 1]])
-    made, moments = layers.Whiten().apply({}, x, mutable=[layers.MOMENTS])
+    mean, root = array(random(1, 3, seed=1)), np.array([[[2, 0, 0], [0.5, 1, 0], [0.1, 0.3, 0.6]]])
+    recolor = layers.Recolor()
+    made, moments = recolor.apply({}, x, mean, root, mutable=[layers.MOMENTS])
     for pixels in np.asarray(made, np.float64):
         flat = pixels.reshape(-1, 3)
-        np.testing.assert_allclose(flat.mean(0), 0, atol=1e-5)
-        np.testing.assert_allclose(np.cov(flat.T, bias=True), np.eye(3), atol=1e-3)
-    part = layers.Whiten().apply(moments, x[:, 4:11, 5:9])
+        np.testing.assert_allclose(flat.mean(0), mean[0], atol=1e-5)
+        np.testing.assert_allclose(np.cov(flat.T, bias=True), root[0] @ root[0].T, atol=4e-3)
+    part = recolor.apply(moments, x[:, 4:11, 5:9], mean, root)
     np.testing.assert_allclose(part, made[:, 4:11, 5:9], atol=1e-5)
+
+
+def test_colors_of_regions():
+    """Against the formula, in float64: of hard regions, of soft ones, and of one that is all."""
+    x, means = array(random(1, 8, 9, 3)), array(random(1, 2, 3, seed=1))
+    roots = array(np.tril(random(1, 2, 3, 3, seed=2)))
+    recolor = layers.Recolor()
+    hard = np.zeros((1, 8, 9, 2), np.float32)
+    hard[:, :, :4, 0] = hard[:, :, 4:, 1] = 1
+    shares = [4 / 9, 5 / 9]
+    parts = [np.asarray(x, np.float64)[0, :, s].reshape(-1, 3) for s in (slice(4), slice(4, None))]
+    covariances = [np.cov(part.T, bias=True) for part in parts]
+    mean = sum(share * own for share, own in zip(shares, covariances, strict=True))
+    found = np.asarray(recolor.apply({}, x, means, roots, hard))[0]
+    for region, columns in enumerate((slice(4), slice(4, None))):
+        own = 0.75 * covariances[region] + 0.25 * mean
+        white = np.linalg.solve(np.linalg.cholesky(own), (parts[region] - parts[region].mean(0)).T)
+        wanted = means[0, region] + white.T @ roots[0, region].T
+        np.testing.assert_allclose(found[:, columns].reshape(-1, 3), wanted, atol=1e-3)
+    same = np.full((1, 8, 9, 2), (0.3, 0.7), np.float32)
+    each = [recolor.apply({}, x, means[:, r], roots[:, r]) for r in range(2)]
+    found = recolor.apply({}, x, means, roots, same)
+    np.testing.assert_allclose(found, 0.3 * each[0] + 0.7 * each[1], atol=1e-4)
+    found = recolor.apply({}, x, means[:, :1], roots[:, :1], np.ones((1, 8, 9, 1), np.float32))
+    np.testing.assert_allclose(found, each[0], atol=1e-4)
 
 
 def test_conditional_normalisation_of_one_style_is_plain_normalisation():

@@ -100,6 +100,21 @@ def test_bfloat16_stays_and_is_computed_in_float32():
 
 
 @pytest.mark.parametrize("regions", [False, True])
+def test_flat_channels_get_the_mean_of_the_style(regions):
+    x, y = random(1, 8, 8, 3), 1 + random(1, 8, 8, 3, seed=1)
+    x[..., 1] = 2 + 4e-6 * x[..., 1]
+    moments = channel_moments(jnp.asarray(y))
+    if regions:
+        moments = jax.tree.map(lambda m: jnp.stack([m, m], 1), moments)
+        found = transfer.adain_regions(x, moments, jnp.asarray(hard_masks(1, 8, 8)))
+    else:
+        found = transfer.adain(x, y)
+        np.testing.assert_allclose(found[..., ::2], reference(x, y)[..., ::2], atol=1e-5)
+    np.testing.assert_allclose(found[..., 1], y[..., 1].mean(), rtol=1e-6)
+    assert (found[..., ::2].std((1, 2)) > 0.1).all()
+
+
+@pytest.mark.parametrize("regions", [False, True])
 def test_flat_maps_have_finite_values_and_gradients(regions):
     flat, style = jnp.full((1, 4, 4, 3), 0.5), jnp.zeros((1, 4, 4, 3))
     masks = jnp.asarray(hard_masks(1, 4, 4))
@@ -258,6 +273,16 @@ def colors(*shape, seed=4):
 def root_of(x):
     """The root of the covariance, as the deviations of sums give it."""
     return transfer.covariance_root(channel_moments(transfer.with_sums(x), eps=0).std)
+
+
+def test_flat_regions_have_some_of_the_variance_of_the_others():
+    variances = np.float32([[[4.0] * 6, [0.0] * 6, [9.0] * 6]])
+    weights = np.float32([[[0.25], [0.75], [0.0]]])
+    found = transfer.pooled(jnp.asarray(variances), jnp.asarray(weights))
+    part = transfer._POOLED
+    wanted = [4 - 3 * part, part, 9 - 8 * part]
+    np.testing.assert_allclose(found[0], np.tile(np.array(wanted)[:, None], (1, 6)), rtol=1e-6)
+    assert np.isfinite(transfer.pooled(jnp.asarray(variances), jnp.zeros((1, 3, 1)))).all()
 
 
 def test_deviations_of_sums_give_the_covariance():

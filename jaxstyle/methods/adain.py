@@ -9,7 +9,8 @@ paper.
 
 What the decoder has to know of a painting is its code: the moments of its features at these levels.
 Codes of several paintings are mixed by averaging them, and so is the code of a painting with the
-content's own, which is what a strength below one does.
+content's own, which is what a strength below one does. What the decoder misses of the content is
+then given back in the same measure, so that a strength of zero is the content itself.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ Code = Mapping[str, Moments]
 
 # The pictures themselves, as a level: colours, and sums of them, for the covariance.
 PIXELS = "pixels"
+# The decoder's last convolution, after which colours are normalised, in each region by itself.
+LAST = "conv1_1"
 # Models of this method have no styles of their own (`models`).
 ANY_STYLE = True
 # The Oxford networks' features are this much larger than those that a decoder begins well with.
@@ -202,11 +205,10 @@ class Decoder(nn.Module):
         y = y.astype(jnp.float32)
         if not self.colors:
             return y + 0.5
-        white = layers.Whiten(name="conv1_1_norm")(y)
-        mean = self._placed(code[PIXELS].mean[..., :3], masks, y)
+        if masks is not None:
+            masks = transfer.resize_masks(masks, *y.shape[1:3])
         root = transfer.covariance_root(code[PIXELS].std)
-        root = self._placed(root.reshape(*root.shape[:-2], 9), masks, y)
-        return mean + transfer.times_colors(root.reshape(*root.shape[:-1], 3, 3), white)
+        return layers.Recolor(name=f"{LAST}_norm")(y, code[PIXELS].mean[..., :3], root, masks)
 
     def _placed(self, values: Array, masks: Array | None, x: Array) -> Array:
         """Values of a picture, or of its regions, where they apply to features."""
@@ -389,7 +391,8 @@ def decode(
         code: of the painting; a batch of one is shared.
         own: the content's code.
         strength: 0 for the content's own code, 1 for the painting's, between them for a mixture
-            (Huang and Belongie, Eq. 14).
+            (Huang and Belongie, Eq. 14). With 0 the picture is the content as far as the decoder
+            can make it; see `blend`.
         masks: of the content's regions, where the codes are of regions.
         moments: of the decoder's own features, as `layers.InstanceNorm` takes them, where the
             features are a part of a picture.
@@ -414,12 +417,38 @@ def decode(
     return jnp.asarray(network.decoder.apply(variables, changed, code, masks, until=until))
 
 
-def padded(network: Network, pictures: Array, *, mode: str = "reflect") -> Array:
+def blend(made: Array, rebuilt: Array, content: Array, strength: float | Array) -> Array:
+    """A picture of some strength, so that at a strength of 0 nothing of the content is missing.
+
+    Huang and Belongie's Eq. 14 mixes codes alone, and ends at what the decoder makes of the
+    content's own code: a poor copy. What that lacks is added here, in the content's share.
+
+    Args:
+        made: of the mixed code, by `decode`, `[batch, height, width, 3]`.
+        rebuilt: of the content's own code, by `decode`, as are the others.
+        content: the pictures themselves.
+        strength: as for `stylize`.
+
+    Returns:
+        float32 like `made`, in [0, 1].
+    """
+    return jnp.clip(made + (1 - strength) * (content - rebuilt), 0, 1)
+
+
+def is_full(strength: float | Array) -> bool:
+    """Whether a strength is known to be 1, where there is nothing to `blend`.
+
+    Of an array, which may be a traced one, nothing is known.
+    """
+    return isinstance(strength, int | float) and strength == 1
+
+
+def padded(network: Network, pictures: Array) -> Array:
     """Pictures of a size that can be halved as often as the encoder does."""
     amounts = layers.padding(network.grain, *pictures.shape[1:3])
     if not any(amount for _, amount in amounts):
         return pictures
-    return jnp.pad(pictures, ((0, 0), *amounts, (0, 0)), mode=mode)
+    return jnp.pad(pictures, ((0, 0), *amounts, (0, 0)), mode="reflect")
 
 
 def stylize(
@@ -439,7 +468,8 @@ def stylize(
             `features.prepare` makes of them.
         content: float32 `[batch, height, width, 3]`, sRGB in [0, 1], of any size.
         code: of the painting, as `style_code` gives it; a batch of one is shared.
-        strength: 0 for the content as the decoder makes it, 1 for the painting's style.
+        strength: 0 for the content, to rounding; 1 for the painting's style. All but a plain
+            number of 1 takes a second pass of the decoder (see `blend`).
         masks: `[batch, height, width, regions]`, which sum to one, where the code is of regions.
 
     Returns:
@@ -451,10 +481,11 @@ def stylize(
         masks = padded(network, masks)
     features = encode(network, variables["encoder"], pictures)
     own = code_of(features, masks)
-    made = decode(
-        network, variables["params"], features, code, own=own, strength=strength, masks=masks
-    )
-    return jnp.clip(made[:, :height, :width], 0, 1)
+    paint = functools.partial(decode, network, variables["params"], features, own=own, masks=masks)
+    made = paint(code, strength=strength)[:, :height, :width]
+    if is_full(strength):
+        return jnp.clip(made, 0, 1)
+    return blend(made, paint(own)[:, :height, :width], content, strength)
 
 
 def style_code(
@@ -514,7 +545,7 @@ def paint(
         variables: as `of_model` gives both.
         content: float32 `[height, width, 3]`, sRGB in [0, 1], of any size.
         code: of a painting, as `read_style` gives it.
-        strength: 0 for the content as the decoder makes it, 1 for the painting's style.
+        strength: as for `stylize`; 1 takes half the time of any other.
         masks: `[height, width, regions]`, which sum to one, where the code is of regions.
         tile: None to compute the picture whole, or the side in pixels of tiles to compute it in,
             with the same result (see `adain_tiled`); "auto" for tiles where the whole would take
@@ -533,7 +564,9 @@ def paint(
     side = tile_side(network, (height, width), tile=tile, memory=memory)
     if side is None:
         batched = None if masks is None else masks[None]
-        made = _painted(network, variables, content[None], code, strength=strength, masks=batched)
+        # A number given to a jitted function is an array there: so 1 is left to the default.
+        given = {} if is_full(strength) else {"strength": strength}
+        made = _painted(network, variables, content[None], code, masks=batched, **given)
         return np.asarray(made[0])
     amounts = (*layers.padding(network.grain, height, width), (0, 0))
     content = np.pad(content, amounts, mode="reflect")
@@ -550,6 +583,8 @@ def tile_side(
 ) -> int | None:
     """The side of the tiles that `paint` computes a picture in, None if whole.
 
+    It is what was asked for, rounded up to what the network halves away.
+
     Args:
         network: see there.
         size: height and width of the picture.
@@ -562,7 +597,8 @@ def tile_side(
     from jaxstyle.methods import adain_tiled
 
     needed = adain_tiled.whole_bytes(network, size[0] * size[1])
-    return tiling.choose(tile, needed=needed, memory=memory, side=adain_tiled.SIDE)
+    side = tiling.choose(tile, needed=needed, memory=memory, side=adain_tiled.SIDE)
+    return None if side is None else -(-side // network.grain) * network.grain
 
 
 def read_style(
@@ -570,6 +606,9 @@ def read_style(
     variables: Mapping[str, Any],
     picture: np.ndarray,
     masks: np.ndarray | None = None,
+    *,
+    tile: int | str | None = "auto",
+    memory: int | None = None,
 ) -> Code:
     """The code of a painting, to be used for any number of contents.
 
@@ -578,7 +617,18 @@ def read_style(
         variables: as `of_model` gives both.
         picture: float32 `[height, width, 3]`, sRGB in [0, 1], of any size.
         masks: `[height, width, regions]`, which sum to one; None for no regions.
+        tile: as for `paint`, with the same result (but see `adain_tiled.code_of`).
+        memory: as for `paint`.
+
+    Raises:
+        ValueError: `tile` is none of what it may be.
     """
+    from jaxstyle.methods import adain_tiled
+
+    height, width = picture.shape[:2]
+    side = tile_side(network, (height, width), tile=tile, memory=memory)
+    if side is not None and min(height, width) >= layers.LEAST_SIDE:
+        return adain_tiled.code_of(network, variables["encoder"], picture, masks=masks, tile=side)
     batched = None if masks is None else masks[None]
     return _read(network, variables, picture[None], batched)
 

@@ -4,6 +4,7 @@ In a first sweep over the tiles the picture is encoded. Its features are kept in
 where they take a small part of what the whole would, and their moments are gathered over the whole
 picture, or over its regions. In a second sweep they are normalised and decoded. A decoder that
 normalises its own features takes one sweep more for each of them, which decodes as far as there.
+Of a painting the first sweep is all, and no features are kept.
 
 Tiles are made of cells, of as many pixels as the network halves away: so they pool what the whole
 picture pools.
@@ -63,16 +64,51 @@ def generate(
     )
     sources = {"pictures": picture, **regions}
     features, own = _encoded(network, variables["encoder"], sources, encoding)
-    given = variables["params"], code, own, strength
     sources = {"features": features, **regions}
-    moments: dict[str, Any] = {}
-    for name in network.decoder.normalized:
-        moments[f"{name}_norm"] = _gathered(network, name, (*given, moments), sources, decoding)
-    decode = functools.partial(_decode, network, *given, moments)
+    codes = [adain.mix([own, code], [1 - strength, strength])]
+    if not adain.is_full(strength):
+        codes.append(own)
+    # A pass of the decoder, or two: a code, and the moments that its features have with it.
+    passes: list[tuple[Code, dict[str, Any]]] = []
+    for wanted in codes:
+        moments: dict[str, Any] = {}
+        for name in network.decoder.normalized:
+            given = variables["params"], wanted, own, moments
+            moments[f"{name}_norm"] = _gathered(network, name, given, sources, decoding)
+        passes.append((wanted, moments))
+    if len(passes) > 1:
+        sources["pictures"] = picture
+    decode = functools.partial(_decode, network, variables["params"], passes, own, strength)
     made = np.empty_like(picture)
     for place, found in _swept(decode, sources, decoding):
         place.put(found, made)
     return made
+
+
+def code_of(
+    network: Network,
+    encoder: Any,
+    picture: np.ndarray,
+    *,
+    masks: np.ndarray | None,
+    tile: int,
+) -> Code:
+    """What `adain.style_code` says of one painting, to the rounding of float32.
+
+    Where regions are small, and the sides no multiples of what the network halves away, masks lie
+    up to a pixel of the features beside where the whole has them.
+
+    Args:
+        network: see `adain`.
+        encoder: its parameters, as `adain.of_model` gives them.
+        picture: float32 `[height, width, 3]`, sRGB in [0, 1], with sides of `layers.LEAST_SIDE` or
+            more.
+        masks: `[height, width, regions]`, which sum to one; None for no regions.
+        tile: the side of tiles in pixels, rounded up to whole cells.
+    """
+    sources = {"pictures": picture, **({} if masks is None else {"masks": masks})}
+    places = _places(network, picture.shape, tile, wrong=0)
+    return _encoded(network, jax.device_put(encoder), sources, places, keep=False)[1]
 
 
 def whole_bytes(network: Network, pixels: int) -> int:
@@ -103,14 +139,23 @@ class _Place(NamedTuple):
 
     @property
     def counts(self) -> np.ndarray:
-        """What counts of it, in cells from its start: `[[first, last]]` of rows and columns."""
-        spans = (self.row, self.column)
-        return np.array([(x.first - x.start, x.last - x.start) for x in spans], np.int32)
+        """What counts of it, in cells from its start: `[[first, last]]` of rows and columns.
+
+        The last tile has what is left of the picture beyond its last cell: a part of another.
+        """
+        spans = zip((self.row, self.column), self.cells, strict=True)
+        ends = [(x.first, x.last + (x.last == cells), x.start) for x, cells in spans]
+        return np.array([(first - start, last - start) for first, last, start in ends], np.int32)
 
     def cut(self, x: np.ndarray) -> np.ndarray:
         """What it sees of the picture, its masks or features: `[1, height, width, channels]`."""
-        row, column = self._in(x)
-        return np.ascontiguousarray(x[row.start : row.stop, column.start : column.stop])[None]
+        row, column = (
+            slice(span.start, side if place.stop == cells else span.stop)
+            for span, place, cells, side in zip(
+                self._in(x), (self.row, self.column), self.cells, x.shape[:2], strict=True
+            )
+        )
+        return np.ascontiguousarray(x[row, column])[None]
 
     def put(self, made: Any, into: np.ndarray) -> None:
         """Keeps what counts of a result `[1, height, width, channels]`."""
@@ -131,9 +176,17 @@ class _Place(NamedTuple):
     def _in(self, x: np.ndarray) -> tuple[Span, Span]:
         """Rows and columns of an array of any scale."""
         return (
-            self.row.times(x.shape[0] // self.cells[0]),
-            self.column.times(x.shape[1] // self.cells[1]),
+            self.row.times(_scale(x.shape[0], self.cells[0])),
+            self.column.times(_scale(x.shape[1], self.cells[1])),
         )
+
+
+def _scale(side: int, cells: int) -> int:
+    """How many pixels, or features, of a side make a cell: a power of two, and less than one over.
+
+    Halving leaves what is over, so that a side may be more than its cells.
+    """
+    return 1 << ((side // cells).bit_length() - 1)
 
 
 def _places(network: Network, shape: tuple[int, ...], tile: int, *, wrong: int) -> list[_Place]:
@@ -169,9 +222,17 @@ def _swept(
 
 
 def _encoded(
-    network: Network, params: Any, sources: Mapping[str, Any], places: list[_Place]
+    network: Network,
+    params: Any,
+    sources: Mapping[str, Any],
+    places: list[_Place],
+    *,
+    keep: bool = True,
 ) -> tuple[dict[str, np.ndarray], Code]:
-    """Features of the picture at each level, `[h, w, channels]`, and its own code."""
+    """Features of the picture at each level, `[h, w, channels]`, and its own code.
+
+    Without `keep` there are no features.
+    """
     features: dict[str, np.ndarray] = {}
     totals: dict[str, tiling.Moments] = {}
     encode = functools.partial(_encode, network, params)
@@ -179,7 +240,8 @@ def _encoded(
         for level, x in made.items():
             found = tiling.Moments(*(np.asarray(part, np.float64) for part in moments[level]))
             totals[level] = totals[level].merge(found) if level in totals else found
-            place.put(x, features.setdefault(level, place.room(x)))
+            if keep and level != adain.PIXELS:  # which count in the code alone
+                place.put(x, features.setdefault(level, place.room(x)))
     own = {}
     for level, total in totals.items():
         parts = total.mean, np.sqrt(total.variance + transfer.EPSILON)
@@ -214,7 +276,7 @@ def _counted(counts: Array, cells: Sequence[int], sides: Sequence[int]) -> Array
         sides: of the features.
     """
     rows, columns = (
-        (first * side // n <= jnp.arange(side)) & (jnp.arange(side) < last * side // n)
+        (first * _scale(side, n) <= jnp.arange(side)) & (jnp.arange(side) < last * _scale(side, n))
         for (first, last), side, n in zip(counts, sides, cells, strict=True)
     )
     return (rows[:, None] & columns).astype(jnp.float32)[..., None]
@@ -227,15 +289,23 @@ def _gathered(
     sources: Mapping[str, Any],
     places: list[_Place],
 ) -> dict[str, Array]:
-    """Mean and variance of what a convolution of the decoder gives, over the whole picture."""
+    """Mean and variance of what a convolution of the decoder gives.
+
+    They are of the whole picture; with masks, those of the last convolution are of its regions.
+    """
     total: tiling.Moments | None = None
     compute = functools.partial(_statistics, network, name, *given)
     for _, found in _swept(compute, sources, places):
         moments = tiling.Moments(*(np.asarray(part, np.float64) for part in found))
         total = total.merge(moments) if total else moments
     assert total is not None
-    pairs = {"mean": total.mean, "variance": total.variance}
-    return {key: jnp.asarray(value, jnp.float32)[:, None, None] for key, value in pairs.items()}
+    mean, variance = (
+        jnp.asarray(part, jnp.float32)[None] for part in (total.mean, total.variance)
+    )  # [1, regions, channels]
+    if "masks" in sources and name == adain.LAST:
+        weights = jnp.asarray(total.positions, jnp.float32)[None]
+        return {"mean": mean, "variance": transfer.pooled(variance, weights)}
+    return {"mean": mean[:, None], "variance": variance[:, None]}  # of the only region
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -245,7 +315,6 @@ def _statistics(
     params: Any,
     code: Code,
     own: Code,
-    strength: Array,
     moments: Mapping[str, Any],
     counts: Array,
     features: Mapping[str, Array],
@@ -258,13 +327,15 @@ def _statistics(
         features,
         code,
         own=own,
-        strength=strength,
         masks=masks,
         moments=moments,
         until=name,
     )
     cells = features[network.levels[-1]].shape[1:3]
-    return _moments(x[0].astype(jnp.float32), _counted(counts, cells, x.shape[1:3]))
+    shares = _counted(counts, cells, x.shape[1:3])
+    if masks is not None and name == adain.LAST:
+        shares = shares * transfer.resize_masks(masks, *x.shape[1:3])[0]
+    return _moments(x[0].astype(jnp.float32), shares)
 
 
 def _moments(x: Array, shares: Array) -> tuple[Array, Array, Array]:
@@ -283,24 +354,20 @@ def _moments(x: Array, shares: Array) -> tuple[Array, Array, Array]:
 def _decode(
     network: Network,
     params: Any,
-    code: Code,
+    passes: Sequence[tuple[Code, Mapping[str, Any]]],
     own: Code,
     strength: Array,
-    moments: Mapping[str, Any],
     counts: Array,
     features: Mapping[str, Array],
     masks: Array | None = None,
+    pictures: Array | None = None,
 ) -> Array:
-    """A tile of the picture."""
+    """A tile of the picture; `pictures` is there with a second pass, of the content's own code."""
     del counts
-    made = adain.decode(
-        network,
-        params,
-        features,
-        code,
-        own=own,
-        strength=strength,
-        masks=masks,
-        moments=moments,
+    made, *rebuilt = (
+        adain.decode(network, params, features, code, own=own, masks=masks, moments=moments)
+        for code, moments in passes
     )
-    return jnp.clip(made, 0, 1)
+    if pictures is None:
+        return jnp.clip(made, 0, 1)
+    return adain.blend(made, rebuilt[0], pictures, strength)
