@@ -71,11 +71,12 @@ class Fake:
     """Stands for the network: a painting's code is its mean colour, and is what it paints."""
 
     def __init__(self):
-        self.read, self.painted = [], []
+        self.read, self.painted, self.limits = [], [], []
 
-    def read_style(self, network, variables, picture, masks=None):
+    def read_style(self, network, variables, picture, masks=None, *, tile, memory):
         assert picture.dtype == np.float32
         self.read.append(picture.shape[:2])
+        self.limits.append((tile, memory))
         if masks is None:
             mean = picture.mean((0, 1))[None]
         else:
@@ -122,6 +123,7 @@ ANY = ["--model", "any.safetensors"]
 OUT = [*ANY, "-o", "out.png"]
 ONE = ["stylize", "photo.png", "wave.png", *OUT]
 TWO = ["stylize", "photo.png", "wave.png", "leaf.png", *OUT]
+LEAF_MASKS = ["--content-mask", "halves.png", "--style-mask"]
 WAVE, LEAF = np.array((0.2, 0.4, 0.6)), np.array((0.6, 0.8, 0.2))
 CLOSE = {"atol": 1.1 / 255}
 
@@ -169,10 +171,24 @@ def test_flat_and_tiny_pictures(command):
 # Styles
 
 
-def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys):
+def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys, monkeypatch):
+    monkeypatch.setattr(adain_tiled, "SIDE", 16)
     assert command(*TWO, "--memory", "1KiB") == 0
-    assert fake.painted[0]["tile"] == adain_tiled.SIDE
-    assert f"in tiles of {adain_tiled.SIDE} pixels" in capsys.readouterr().err
+    assert fake.painted[0]["tile"] == 16
+    assert "in tiles of 16 pixels" in capsys.readouterr().err
+    assert fake.limits == [("auto", 1024)] * 2  # the paintings, too
+
+
+@pytest.mark.parametrize(
+    ("tile", "used", "said"), [(1, 4, "in tiles of 4 pixels"), (31, None, ""), ("off", None, "")]
+)
+def test_tiles_are_of_the_side_that_is_used(command, fake, capsys, tile, used, said):
+    assert command(*ONE, "--tile", tile) == 0
+    assert fake.painted[0]["tile"] == used
+    found = capsys.readouterr().err
+    assert said in found
+    assert ("tiles" in found) == bool(said)
+    assert fake.limits == [(None if tile == "off" else "auto", None)]
 
 
 def test_paintings_are_mixed(command, fake):
@@ -369,11 +385,54 @@ def test_a_folder_of_masks(command, fake, capsys):
     halves("masks/a.png", BLACK, WHITE)
     halves("masks/b.png", WHITE, BLACK)
     arguments = ["stylize", "photos", "wave.png", "leaf.png", *ANY, "--content-mask", "masks"]
-    assert command(*arguments, "-o", "out") == 1
-    assert "masks: no mask of the name of c.png" in capsys.readouterr().err
+    assert command(*arguments, "-o", "out") == 2
+    assert "masks: no mask of the name of c.png" in only_line(capsys.readouterr().err)
+    assert not Path("out").exists()
+    Path("photos/c.png").unlink()
+    assert command(*arguments, "-o", "out") == 0
     np.testing.assert_allclose(pixels_of("out/b.png")[0, [0, 31]], [LEAF, WAVE], **CLOSE)
     np.testing.assert_allclose(pixels_of("out/a.jpg")[0, [2, 29]], [WAVE, LEAF], atol=0.02)
     assert len(fake.read) == 2
+
+
+def test_names_that_two_pairs_have_in_common(command, fake, capsys):
+    for folder, names in (("photos", ("a", "a_b")), ("paintings", ("b_c", "c"))):
+        Path(folder).mkdir()
+        for index, name in enumerate(names, 1):
+            flat(f"{folder}/{name}.png", index / 4)
+    arguments = ["stylize", "photos", "paintings", *ANY]
+    assert command(*arguments, "-o", "out") == 0
+    found = {
+        path.name: (metadata(path)["content"], *metadata(path)["styles"])
+        for path in Path("out").iterdir()
+    }
+    assert found == {
+        "a_b_c.png": ("a.png", "b_c.png"),
+        "a_c.png": ("a.png", "c.png"),
+        "a_b_b_c.png": ("a_b.png", "b_c.png"),
+        "a_b.png_c.png.png": ("a_b.png", "c.png"),
+    }
+    assert command(*arguments, "-o", "out") == 0
+    assert "0 made, 4 skipped" in capsys.readouterr().err
+    # A later run has one of the two alone, and finds the picture of the other.
+    Path("photos/a_b.png").rename("a_b.png")
+    assert command(*arguments, "-o", "new") == 0
+    assert command("stylize", "a_b.png", "paintings", *ANY, "-o", "new") == 0
+    assert metadata("new/a_b_c.png")["content"] == "a.png"
+    assert metadata("new/a_b.png_c.png.png")["content"] == "a_b.png"
+    capsys.readouterr()
+    assert command("stylize", "a_b.png", "paintings", *ANY, "-o", "new") == 0
+    assert "0 made, 2 skipped" in capsys.readouterr().err
+
+
+def test_pictures_of_which_nothing_is_known_are_left_alone(command, fake, capsys):
+    for folder in ("photos", "out"):
+        Path(folder).mkdir()
+        flat(f"{folder}/a.png", 0.5)
+    before = Path("out/a.png").read_bytes()
+    assert command("stylize", "photos", "wave.png", *ANY, "-o", "out") == 0
+    assert "0 made, 1 skipped" in capsys.readouterr().err
+    assert Path("out/a.png").read_bytes() == before
 
 
 # Mistakes
@@ -418,7 +477,33 @@ def test_a_folder_of_masks(command, fake, capsys):
         ([*TWO, "--content-mask", "halves.png", "--interpolate", "2"], ["--interpolate"]),
         (
             [*TWO, "--content-mask", "halves.png", "--style-mask", "halves.png"],
-            ["1 times", "2 paintings"],
+            ["--style-mask is given once for 2 paintings"],
+        ),
+        ([*ONE, "--style-weights", "1,2"], ["has 2 weights for 1 painting:"]),
+        (
+            ["stylize", "photo.png", ".", *ANY, "-o", "out", "--style-weights", "1,2,3"],
+            [". is a folder", "leave out --style-weights"],
+        ),
+        (
+            [*TWO, "--content-mask=halves.png", "--style-mask=noise.png", "--style-mask=noise.png"],
+            ["noise.png has 32 x 24 pixels, but wave.png"],
+        ),
+        (
+            ["stylize", "photo.png", "leaf.png", *OUT, *LEAF_MASKS, "noise.png"],
+            ["noise.png is no colour-coded mask"],
+        ),
+        (
+            ["stylize", "photo.png", "leaf.png", *OUT, *LEAF_MASKS, "others.png"],
+            ["halves.png has the colours #000000, #ffffff, but others.png #0000ff, #ff0000"],
+        ),
+        (
+            ["stylize", "photo.png", "leaf.png", *OUT, *LEAF_MASKS, "holes.png"],
+            ["holes.png is a mask of which 50% is transparent"],
+        ),
+        ([*TWO, "--content-mask", "holes.png"], ["holes.png is a mask of which 50%"]),
+        (
+            ["stylize", "photo.png", "leaf.png", *OUT, *LEAF_MASKS, "none.png"],
+            ["none.png", "no such file"],
         ),
         (
             [*ONE, "--content-mask=halves.png", "--style-mask=halves.png", "--style-size=15"],
@@ -436,6 +521,9 @@ def test_a_folder_of_masks(command, fake, capsys):
 )
 def test_mistakes(command, fake, capsys, arguments, expected):
     halves("halves.png", BLACK, WHITE)
+    halves("others.png", RED, BLUE)
+    opaque = np.broadcast_to(np.arange(32) < 16, (24, 32)).astype(np.float32)
+    images.save("holes.png", np.broadcast_to(np.float32(RED), (24, 32, 3)), alpha=opaque)
     images.save("noise.png", np.random.default_rng(0).random((24, 32, 3), np.float32))
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert command(*arguments, *([] if arguments[0] == "styles" else ["--quiet"])) == 2

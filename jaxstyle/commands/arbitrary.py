@@ -7,7 +7,7 @@ gets its style from the region of the same colour of the paintings, or from a pa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,7 @@ from jaxstyle.commands.onepass import (
     look_of,
     recolor,
 )
+from jaxstyle.commands.options import tile_of
 from jaxstyle.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from jaxstyle.regions import Regions
 
 _STYLE_SIZE = 512
+# Of a mask that may be transparent, as corners are, for its regions to be understood.
+_MOST_HIDDEN = 0.01
 
 Step = tuple[list[float], float]
 """A picture of a strip: the shares of the paintings, and the strength."""
@@ -53,9 +56,8 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
     steps = _steps(arguments)
     mask: Path | None = arguments.content_mask
     masks = mask if mask is not None and mask.is_dir() else None
-    read = [*arguments.styles, *(arguments.style_mask or [])]
-    if mask is not None:
-        read += images.list_images(mask) if masks is not None else [mask]
+    files = [] if mask is None else [mask] if masks is None else images.list_images(mask)
+    read = [*arguments.styles, *(arguments.style_mask or []), *files]
     tasks = paths.plan(
         arguments.content,
         arguments.output,
@@ -64,6 +66,13 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
         paintings=folder,
         masks=masks,
     )
+    by_stem = {path.stem: path for path in reversed(files)}  # of several, the first by name
+    lacking = [task for task in tasks if not task.done and task.content.stem not in by_stem]
+    if masks is not None and lacking:
+        raise UserError(
+            f"{masks}: no mask of the name of {lacking[0].content.name}: expected one for each "
+            "picture"
+        )
     model = load_model(session, "adain")
     if model.styles:
         raise UserError(
@@ -73,8 +82,12 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
     encoder = _Encoder(model, arguments)
     if folder is None:
         for path in arguments.styles:
-            encoder.check(path)
-    return tasks, Painter(_Work(model, encoder, steps, session), session)
+            encoder.read(path)
+        style_masks: list[Path] = arguments.style_mask or []
+        for path, style_mask in zip(arguments.styles, style_masks, strict=False):
+            encoder.regions(path, style_mask)  # as many as paintings, or none
+    work = _Work(model, encoder, steps, session, by_stem if masks is not None else None)
+    return tasks, Painter(work, session)
 
 
 # Before anything is computed
@@ -87,6 +100,11 @@ def _folder_of_paintings(arguments: argparse.Namespace) -> Path | None:
         raise UserError(
             f"{folder} is a folder, which gives a picture for each painting in it: expected no "
             "other painting beside it"
+        )
+    if folder is not None and arguments.style_weights is not None:
+        raise UserError(
+            f"--style-weights mixes paintings given as files, but {folder} is a folder, which "
+            "gives a picture for each painting in it: leave out --style-weights"
         )
     return folder
 
@@ -104,9 +122,10 @@ def _check_masks(arguments: argparse.Namespace, folder: Path | None) -> None:
         kind = "folder of masks" if arguments.content.is_dir() else "file"
         raise UserError(f"--content-mask {content}: expected a {kind}, as {arguments.content} is")
     if styles and len(styles) != len(arguments.styles):
+        times = "once" if len(styles) == 1 else f"{len(styles)} times"
         raise UserError(
-            f"--style-mask is given {len(styles)} times, but there are {len(arguments.styles)} "
-            "paintings: give it once for each, in their order"
+            f"--style-mask is given {times} for {_counted(len(arguments.styles), 'painting')}: "
+            "give it once for each, in their order"
         )
     if styles or len(arguments.styles) == 1:
         return
@@ -129,8 +148,8 @@ def _steps(arguments: argparse.Namespace) -> list[Step]:
     given = arguments.style_weights
     if given is not None and len(given) != count:
         raise UserError(
-            f"--style-weights has {len(given)} weights, but there are {count} paintings: give one "
-            "weight for each"
+            f"--style-weights has {_counted(len(given), 'weight')} for "
+            f"{_counted(count, 'painting')}: give one weight for each"
         )
     if strip is None:
         shares = given or [1.0] * count
@@ -151,6 +170,10 @@ def _steps(arguments: argparse.Namespace) -> list[Step]:
             "or one for a strip of strengths"
         )
     return [([1 - part, part], strength) for part in parts]
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 # The paintings
@@ -183,6 +206,7 @@ class _Encoder:
         self._matches = getattr(arguments, "keep_colors", None) == "match"
         self._pixels: dict[Path, np.ndarray] = {}
         self._codes: dict[Path, Code] = {}
+        self._regions: dict[tuple[Path, Path], Regions] = {}
         self._palettes: dict[tuple[Path, Path], _Palette] = {}
         self._sizes: dict[Path, tuple[int, int]] = {}  # of the files
 
@@ -192,13 +216,24 @@ class _Encoder:
         given = self._arguments.style_size
         return _STYLE_SIZE if given is None else given
 
-    def check(self, path: Path) -> None:
+    def read(self, path: Path) -> None:
         """Reads a painting, to be encoded later.
 
         Raises:
             UserError: it cannot be read.
         """
-        self._pixels[path] = self._read(path)
+        self._pixels[path] = self._loaded(path)
+
+    def regions(self, path: Path, mask: Path) -> Regions:
+        """The regions of a painting that was read.
+
+        Raises:
+            UserError: the mask cannot be read, does not fit, or has no regions.
+        """
+        if (path, mask) not in self._regions:
+            pixels = _read_mask(mask, path, self._sizes[path], self._arguments.max_pixels)
+            self._regions[path, mask] = _regions(pixels, mask)
+        return self._regions[path, mask]
 
     def renew(self) -> None:
         """Forgets what does not hold for another content."""
@@ -212,11 +247,8 @@ class _Encoder:
         Raises:
             UserError: it cannot be read.
         """
-        from jaxstyle.methods import adain
-
         if path not in self._codes:
-            pixels = self._painting(path, content)
-            self._codes[path] = adain.read_style(self.network, self.variables, pixels)
+            self._codes[path] = self._encoded(self._painting(path, content))
         return self._codes[path]
 
     def palette(self, path: Path, mask: Path, content: np.ndarray) -> _Palette:
@@ -226,24 +258,30 @@ class _Encoder:
             UserError: a file cannot be read, or the mask does not fit.
         """
         from jaxstyle import regions
-        from jaxstyle.methods import adain
 
         if (path, mask) not in self._palettes:
-            pixels = self._painting(path, content)
-            limit = self._arguments.max_pixels
-            found = _regions(_read_mask(mask, path, self._sizes[path], limit), mask)
+            pixels, found = self._painting(path, content), self.regions(path, mask)
             size = pixels.shape[0], pixels.shape[1]
             masks = regions.masks_of(found.labels, len(found.colors), size)
-            code = adain.read_style(self.network, self.variables, pixels, masks)
+            code = self._encoded(pixels, masks)
             codes = [_part(code, region) for region in range(len(found.colors))]
             self._palettes[path, mask] = _Palette(found, codes)
         return self._palettes[path, mask]
 
     def _painting(self, path: Path, content: np.ndarray) -> np.ndarray:
-        pixels = self._pixels[path] if path in self._pixels else self._read(path)
+        pixels = self._pixels[path] if path in self._pixels else self._loaded(path)
         return recolor(pixels, content, "match") if self._matches else pixels
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _encoded(self, pixels: np.ndarray, masks: np.ndarray | None = None) -> Code:
+        """In tiles where it does not fit in memory, unless there are to be none."""
+        from jaxstyle.methods import adain
+
+        memory = self._arguments.memory
+        tile = None if tile_of(self._arguments) is None else "auto"
+        options = {"tile": tile, "memory": memory}
+        return adain.read_style(self.network, self.variables, pixels, masks, **options)
+
+    def _loaded(self, path: Path) -> np.ndarray:
         """A painting at the size at which it is encoded; none is enlarged."""
         pixels = images.load(path, max_pixels=self._arguments.max_pixels).pixels
         height, width = self._sizes[path] = pixels.shape[0], pixels.shape[1]
@@ -274,11 +312,18 @@ def _read_mask(path: Path, picture: Path, size: tuple[int, int], max_pixels: int
     """A mask as a picture `[height, width, 3]` of its own size.
 
     Raises:
-        UserError: it cannot be read, or is of other proportions than the picture that it is for.
+        UserError: it cannot be read, is transparent, or is of other proportions than the picture
+            that it is for.
     """
     from jaxstyle import regions
 
-    mask = images.load(path, max_pixels=max_pixels).pixels
+    mask, alpha = images.load(path, max_pixels=max_pixels)
+    hidden = 0.0 if alpha is None else float(np.mean(alpha < 0.5))
+    if hidden > _MOST_HIDDEN:
+        raise UserError(
+            f"{path} is a mask of which {hidden:.0%} is transparent: expected an opaque colour for "
+            "each region, so fill what is transparent, too"
+        )
     height, width = mask.shape[:2]
     if not regions.fits((height, width), size):
         raise UserError(
@@ -316,7 +361,12 @@ class _Work:
     """Paints contents in the style of any paintings."""
 
     def __init__(
-        self, model: Model, encoder: _Encoder, steps: list[Step], session: Session
+        self,
+        model: Model,
+        encoder: _Encoder,
+        steps: list[Step],
+        session: Session,
+        masks: Mapping[str, Path] | None,
     ) -> None:
         self._model = model
         self._encoder = encoder
@@ -324,6 +374,7 @@ class _Work:
         self._session = session
         self._arguments = session.arguments
         self._look: Look = look_of(session.arguments)
+        self._masks = masks  # by the names of contents, without what follows the dot
         self._plan: _Plan | None = None
 
     @property
@@ -334,7 +385,7 @@ class _Work:
         mask = self._arguments.content_mask
         if mask is None:
             return
-        path = _mask_of(task.content, mask) if mask.is_dir() else mask
+        path = mask if self._masks is None else self._masks[task.content.stem]
         pixels = _read_mask(path, task.content, size, self._arguments.max_pixels)
         self._plan = self._understand(pixels, path)
 
@@ -400,9 +451,29 @@ class _Work:
                 f"{path}: expected a region for each painting ({paintings}), from dark to light, "
                 f"got {count}: give another mask, or a --style-mask for each painting"
             )
+        if by_color:
+            self._check_shared(found.colors, path)
         return _Plan(
             lambda size: regions.masks_of(found.labels, count, size),
             found.colors if by_color else None,
+        )
+
+    def _check_shared(self, colors: np.ndarray, path: Path) -> None:
+        """Refuses a mask of which no colour is in any of the paintings' masks."""
+        from jaxstyle import regions
+
+        masks = self._arguments.style_mask
+        pairs = zip(self._arguments.styles, masks, strict=True)
+        others = [self._encoder.regions(*pair).colors for pair in pairs]
+        if any(place is not None for other in others for place in regions.match(colors, other)):
+            return
+        theirs = (
+            f"{mask} {', '.join(map(regions.name, other))}"
+            for mask, other in zip(masks, others, strict=True)
+        )
+        raise UserError(
+            f"{path} has the colours {', '.join(map(regions.name, colors))}, but "
+            f"{'; '.join(theirs)}: expected a colour in common, for regions to belong together"
         )
 
     def _codes(self, task: paths.Task, content: np.ndarray) -> list[Code]:
@@ -458,11 +529,3 @@ def _shares_of(some: list[int], shares: list[float]) -> list[float]:
 def _two(share: np.ndarray) -> np.ndarray:
     """Masks of two regions out of the share of the second."""
     return np.stack([1 - share, share], axis=-1)
-
-
-def _mask_of(content: Path, folder: Path) -> Path:
-    """The mask of the same name in a folder."""
-    for path in images.list_images(folder):
-        if path.stem == content.stem:
-            return path
-    raise UserError(f"{folder}: no mask of the name of {content.name}")

@@ -31,7 +31,7 @@ class Look(NamedTuple):
     """How a picture is painted, whatever its styles.
 
     Attributes:
-        strength: 0 for the content, 1 for the painted picture, between them for a blend.
+        strength: 0 for the content itself, 1 for the painted picture, between them for a blend.
         keep_colors: "luminance", "match" or None, as `StylizeConfig` has it.
         tile: as the methods take it.
     """
@@ -152,6 +152,8 @@ class Painter:
         images.check_output_path(task.output, size=(height, work.count * width))
         work.prepare(task, original)
         tile = work.tile((height, width), session.arguments.memory)
+        if tile is not None and tile >= max(height, width):
+            tile = None  # one tile would be the whole, in more sweeps
         if (height, width) not in self._sizes:
             session.progress.begin(label, [(height * width, 1)])
             if tile is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,10 +141,11 @@ def _plan_folder(
     }
     tasks, taken = [], set()
     for path, style in itertools.product(contents, styles):
-        target = output / _name(path, style)
-        if target in taken:  # a.gif beside a.png
-            both = path.name if style is None else f"{path.name}_{style.name}"
-            target = output / f"{both}.png"
+        target = next(
+            place
+            for place in (output / name for name in _names(path, style))
+            if place not in taken and (overwrite or not _is_of_others(place, path, style))
+        )
         taken.add(target)
         if not read.isdisjoint(_identities(target)):
             raise UserError(f"{target} is read by this command: write to another folder")
@@ -162,19 +163,42 @@ def _identities(path: Path) -> set[Any]:
     return {path.resolve(), (found.st_dev, found.st_ino)}
 
 
-def _name(content: Path, painting: Path | None) -> str:
-    """The content's own name, as PNG where its format is read but not written."""
+def _names(content: Path, painting: Path | None) -> Iterator[str]:
+    """Names for what is made of a content, the simplest first: others may have that, too.
+
+    So have a.gif beside a.png, and b_c.png on a.png beside c.png on a_b.png. The simplest is the
+    content's own name, as PNG where its format is read but not written.
+    """
+    both = content.name if painting is None else f"{content.name}_{painting.name}"
     if painting is not None:
-        return f"{content.stem}_{painting.stem}.png"
-    if content.suffix.lower() in images.OUTPUT_FORMATS:
-        return content.name
-    return f"{content.stem}.png"
+        yield f"{content.stem}_{painting.stem}.png"
+    elif content.suffix.lower() in images.OUTPUT_FORMATS:
+        yield content.name
+    else:
+        yield f"{content.stem}.png"
+    yield f"{both}.png"
+    for number in itertools.count(2):
+        yield f"{both}-{number}.png"
+
+
+def _is_of_others(path: Path, content: Path, painting: Path | None) -> bool:
+    """Whether a file says of itself that it was made of another content or painting."""
+    made_by = _made_by(path)
+    given = {"content": content.name, "styles": None if painting is None else [painting.name]}
+    return any(
+        wanted is not None and made_by.get(key, wanted) != wanted for key, wanted in given.items()
+    )
 
 
 def left_unfinished(path: Path) -> bool:
     """Whether an earlier run says in the file that it was stopped before the end."""
+    return _made_by(path).get("finished") is False
+
+
+def _made_by(path: Path) -> dict[str, Any]:
+    """What a file says of how it was made; nothing if it is not there, or not of this program."""
     try:
-        made_by = json.loads(images.read_metadata(path).get("jaxstyle", "{}"))
-        return made_by.get("finished") is False
-    except (UserError, OSError, ValueError, AttributeError):
-        return False  # not ours to replace
+        found = json.loads(images.read_metadata(path).get("jaxstyle", "{}"))
+    except (UserError, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
