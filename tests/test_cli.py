@@ -113,6 +113,7 @@ class Fake:
                     scale=scale,
                     scales=config.scales,
                     losses=losses,
+                    state=(np.full(3, step, np.float32),),
                 )
 
     @property
@@ -824,7 +825,7 @@ def test_after_a_kill_the_same_command_goes_on_to_the_same_file(command):
     assert process.returncode == 0, errors
     process = begin("again.png", *beside)
     deadline = time.monotonic() + 120
-    while not len(list(Path("states").glob("again.png/*/state"))) > 1:
+    while not len(list(Path("states").glob("again.png.state/*/state"))) > 1:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -850,7 +851,7 @@ def test_a_run_that_was_stopped_goes_on_with_its_own_files(command, fake, capsys
         Path(name).write_bytes(b"mine")
     assert command(*given) == 2  # there is no state that they could be of
     assert "out.png exists" in only_line(capsys.readouterr().err)
-    Path("states/out.png/10000001").mkdir(parents=True)
+    Path("states/out.png.state/10000001").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Resumption, "agree_on", lambda self, memory, given: memory)
         patch.setattr(Resumption, "latest", lambda *_: None)
@@ -884,6 +885,30 @@ def test_what_cannot_be_written_beside_does_not_cost_the_picture(
     assert errors.count("warning: the preview cannot be written: No space left on device") == 1
     assert metadata("out.png")["finished"]
     assert len(Path("t.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_state_may_lie_where_the_pictures_do(command, fake, monkeypatch, folder):
+    monkeypatch.setattr(optimise, "_STATE_SECONDS", 0)
+    given, made = ["photo.png", "wave.png"], Path("out.png")
+    if folder:
+        Path("in").mkdir()
+        given, made = (
+            [Path("photo.png").rename("in/photo.png").parent, "wave.png"],
+            Path("o/photo.png"),
+        )
+    state = made.parent
+    assert command(*given, "-o", state if folder else made, *SMALL, "--state", state) == 0
+    assert metadata(made)["finished"]
+    assert not list(state.glob("*.state"))
+
+
+def test_a_folder_called_like_a_picture_is_not_taken_for_one(command, fake, capsys):
+    Path("in").mkdir()
+    Path("photo.png").rename("in/photo.png")
+    Path("o/photo.png").mkdir(parents=True)
+    assert command("in", "wave.png", "-o", "o", *SMALL) == 1
+    assert "0 made, 0 skipped as they were there already, 1 failed" in capsys.readouterr().err
 
 
 def test_a_state_needs_a_folder(command, fake, capsys):

@@ -132,6 +132,8 @@ def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
         going_on and not arguments.content.is_dir() and paths.left_unfinished(arguments.output)
     )
     tasks = paths.plan(arguments.content, arguments.output, read, overwrite=overwrite or replaced)
+    # A folder of that name is no picture, and refused in its turn.
+    tasks = [task._replace(done=task.done and task.output.is_file()) for task in tasks]
     read += [task.content for task in tasks]
     written = [task.output for task in tasks]
     beside = []
@@ -155,7 +157,7 @@ def _goes_on(arguments: argparse.Namespace) -> bool:
         return False
     paths.check_folder(folder)
     name = "*" if arguments.content.is_dir() else glob.escape(arguments.output.name)
-    return any(folder.glob(f"{name}/[0-9]*"))
+    return any(folder.glob(f"{name}.state/[0-9]*"))
 
 
 def _load(arguments: argparse.Namespace) -> Job:
@@ -336,7 +338,8 @@ class Painter:
         init = [] if job.init is None else [job.init]
         shares, network = job.arguments.style_weights, (job.features.sha256, job.features.padding)
         name = fingerprint(content, *job.styles, *init, shares, network, job.config)
-        return Resumption(job.arguments.state / task.output.name, name)
+        # No picture is called that: the state may lie where the pictures do.
+        return Resumption(job.arguments.state / f"{task.output.name}.state", name)
 
     def _optimise(
         self,
