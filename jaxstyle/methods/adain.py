@@ -545,7 +545,7 @@ def paint(
         variables: as `of_model` gives both.
         content: float32 `[height, width, 3]`, sRGB in [0, 1], of any size.
         code: of a painting, as `read_style` gives it.
-        strength: as for `stylize`; 1 takes half the time of any other.
+        strength: as for `stylize`; any other than 1 takes a third more time.
         masks: `[height, width, regions]`, which sum to one, where the code is of regions.
         tile: None to compute the picture whole, or the side in pixels of tiles to compute it in,
             with the same result (see `adain_tiled`); "auto" for tiles where the whole would take

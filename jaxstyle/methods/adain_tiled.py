@@ -95,8 +95,8 @@ def code_of(
 ) -> Code:
     """What `adain.style_code` says of one painting, to the rounding of float32.
 
-    Where regions are small, and the sides no multiples of what the network halves away, masks lie
-    up to a pixel of the features beside where the whole has them.
+    With masks there is an exception: where the sides are no multiples of the network's grain, masks
+    are made smaller a little otherwise, and borders of regions move by up to a feature.
 
     Args:
         network: see `adain`.
@@ -182,9 +182,9 @@ class _Place(NamedTuple):
 
 
 def _scale(side: int, cells: int) -> int:
-    """How many pixels, or features, of a side make a cell: a power of two, and less than one over.
+    """How many pixels, or features, of a side make a cell: a power of two.
 
-    Halving leaves what is over, so that a side may be more than its cells.
+    A side may be longer than its cells, by less than one, as halving drops what is over.
     """
     return 1 << ((side // cells).bit_length() - 1)
 
@@ -237,11 +237,11 @@ def _encoded(
     totals: dict[str, tiling.Moments] = {}
     encode = functools.partial(_encode, network, params)
     for place, (made, moments) in _swept(encode, sources, places):
-        for level, x in made.items():
-            found = tiling.Moments(*(np.asarray(part, np.float64) for part in moments[level]))
+        for level, parts in moments.items():
+            found = tiling.Moments(*(np.asarray(part, np.float64) for part in parts))
             totals[level] = totals[level].merge(found) if level in totals else found
-            if keep and level != adain.PIXELS:  # which count in the code alone
-                place.put(x, features.setdefault(level, place.room(x)))
+        for level, x in made.items() if keep else ():
+            place.put(x, features.setdefault(level, place.room(x)))
     own = {}
     for level, total in totals.items():
         parts = total.mean, np.sqrt(total.variance + transfer.EPSILON)
@@ -264,7 +264,8 @@ def _encode(
         if masks is not None:
             shares = shares * transfer.resize_masks(masks, *x.shape[1:3])[0]
         moments[level] = _moments(x[0].astype(jnp.float32), shares)
-    return features, moments
+    # The pixels, as a level, count in the code alone.
+    return {level: features[level] for level in network.levels}, moments
 
 
 def _counted(counts: Array, cells: Sequence[int], sides: Sequence[int]) -> Array:
