@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from jaxstyle import strips
 from jaxstyle.config import MAX_PIXELS
 from jaxstyle.errors import UserError, printable, reason_of
 
@@ -31,6 +32,29 @@ _INPUT_FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM", "JPEG2000", "QOI"),
 )
 _PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
+
+# Tags of a TIFF, and what it may begin with; big-endian files of more than 4 GiB are not known to
+# Pillow.
+_BITS, _PLANAR_CONFIGURATION, _SAMPLE_FORMAT = 258, 284, 339
+_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Pillow's names for pictures, and for how their samples lie, by kind of colour, number of samples,
+# and what the first extra one is: 0 for nothing that is known, 1 or 2 for an alpha that is or is
+# not multiplied in.
+_TIFF_LAYOUTS: dict[tuple[int, int, tuple[int, ...]], tuple[str, str]] = {
+    (0, 1, ()): ("L", "L;I"),
+    (1, 1, ()): ("L", "L"),
+    (1, 2, (2,)): ("LA", "LA"),
+    (2, 3, ()): ("RGB", "RGB"),
+    (2, 4, ()): ("RGBA", "RGBA"),
+    (2, 4, (0,)): ("RGB", "RGBX"),
+    (2, 4, (1,)): ("RGBA", "RGBa"),
+    (2, 4, (2,)): ("RGBA", "RGBA"),
+    (5, 4, ()): ("CMYK", "CMYK"),
+    (8, 3, ()): ("LAB", "LAB"),
+}
+_DEEP_GREYS: dict[tuple[int, int, tuple[int, ...]], tuple[str, str]] = {
+    (kind, 1, ()): ("I;16", "I") for kind in (0, 1)
+}
 
 _log = logging.getLogger(__name__)
 
@@ -114,9 +138,14 @@ def recognized(file: IO[bytes], name: str, max_pixels: int | None) -> Iterator[I
     Image.init()
     formats = [kind for kind in _INPUT_FORMATS if kind in Image.OPEN]
     try:
-        with _pillow_guard(max_pixels), Image.open(file, formats=formats) as image:
+        with _pillow_guard(max_pixels), _open(file, formats) as image:
             check_size(image, max_pixels, name)
             yield image
+    except strips.NotInStripsError as error:
+        raise UserError(
+            f"{name}: this TIFF cannot be read ({error}): expected unsigned whole numbers of 8 "
+            "or 16 bits, uncompressed or deflated; convert it to that, or to PNG"
+        ) from error
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -140,6 +169,102 @@ def recognized(file: IO[bytes], name: str, max_pixels: int | None) -> Iterator[I
             f"{name}: the picture is truncated or broken ({reason_of(error)}); "
             "get a whole copy of it, or open and save it in an image editor"
         ) from error
+
+
+def _open(file: IO[bytes], formats: list[str]) -> Image.Image:
+    """Opens a picture by Pillow, or a TIFF in our way where Pillow's own does not do.
+
+    Raises:
+        strips.NotInStripsError: Neither does.
+    """
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        file.seek(0)
+        if file.read(4) not in _TIFF_BEGINNINGS:
+            raise
+        try:
+            return _TiffImage(file)
+        except strips.NotUnderstoodError as error:
+            raise UnidentifiedImageError(str(error)) from error
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    if image.format != "TIFF":
+        return image
+    bits, apart = tags.get(_BITS, (1,)), tags.get(_PLANAR_CONFIGURATION) == 2
+    if bits == (8,) and tags.get(_SAMPLE_FORMAT, (1,))[0] == 2:
+        raise strips.NotInStripsError("its values are signed numbers of 8 bits")
+    if apart and len(bits) > 1:
+        try:
+            return _TiffImage(file)
+        except strips.NotInStripsError:
+            # Of deeper channels that are stored apart, Pillow would make noise.
+            if set(bits) != {8}:
+                raise
+    return image
+
+
+class _TiffImage(Image.Image):
+    """A TIFF that is read by `strips.TiffRows`, as far as what is done with it here knows.
+
+    Args:
+        file: open for reading in binary mode.
+
+    Attributes:
+        fp: the file.
+        tile: one, with the name that Pillow has for how the samples lie.
+        tag_v2: the tag that says whether 16-bit greys are inverted.
+
+    Raises:
+        strips.NotInStripsError: It cannot be read.
+    """
+
+    format = "TIFF"
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        rows = self._rows = strips.TiffRows(file)
+        deep = rows.bits == 16
+        key = (rows.photometric, rows.samples, rows.extra[:1])
+        layouts = _TIFF_LAYOUTS | _DEEP_GREYS if deep else _TIFF_LAYOUTS
+        mode, layout = layouts.get(key, ("", ""))
+        if not mode or (deep and mode in ("LA", "LAB")):
+            raise strips.NotInStripsError(
+                f"it has {rows.samples} channels of {rows.bits} bits, of an unusual kind"
+            )
+        self._mode, self._size = mode, (rows.width, rows.height)
+        self.fp = file
+        self.tile = [("raw", (0, 0, *self._size), 0, (f"{layout};16N" if deep else layout,))]
+        self.tag_v2 = {262: rows.photometric}
+        exif = Image.Exif()
+        for number in (strips.ORIENTATION, strips.DESCRIPTION):
+            if rows.tags[number] is not None:
+                exif[number] = rows.tags[number]
+        self.info["exif"] = exif.tobytes()
+        if profile := rows.tags[strips.PROFILE]:
+            self.info["icc_profile"] = bytes(profile)
+
+    def load(self) -> Any:
+        """Decodes the picture, the first time."""
+        if self._im is None:
+            whole, top = Image.new(self.mode, self.size), 0
+            for band in tiff_bands(self, self._rows):
+                whole.paste(band, (0, top))
+                top += band.height
+            self._im = whole.im
+        return super().load()
+
+
+def tiff_bands(image: Any, rows: strips.TiffRows) -> Iterator[Image.Image]:
+    """Has Pillow unpack a TIFF's samples as it would have done for the whole picture.
+
+    Args:
+        image: the picture, opened.
+        rows: the same file.
+    """
+    layout = re.sub(";16[BL]?$", ";16N", image.tile[0][3][0])  # 16 bits come in our byte order
+    for samples in rows.bands():
+        size = samples.shape[1], samples.shape[0]
+        yield Image.frombytes(image.mode, size, samples.tobytes(), "raw", layout)
 
 
 def check_size(image: Image.Image, max_pixels: int | None, name: str) -> None:

@@ -16,7 +16,6 @@ import json
 import logging
 import math
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -209,7 +208,8 @@ def _tiff_rows(
             return None
         raise UserError(
             f"{name}: {width} x {height} pixels cannot be read in strips ({error}): convert it to "
-            f"a tiled TIFF, or raise the limit with --max-pixels {width * height}"
+            "a tiled TIFF of 8 or 16 bits, uncompressed or deflated, or raise the limit with "
+            f"--max-pixels {width * height}"
         ) from error
     new_height, new_width = fitted_size(height, width, longer_side)
     if max_pixels is not None and new_height * new_width > max_pixels:
@@ -228,7 +228,7 @@ def _band_colors(
 
     The name for warnings is taken out of the list: once is enough.
     """
-    for band in _decoded_bands(image) if rows is None else _tiff_bands(image, rows):
+    for band in _decoded_bands(image) if rows is None else decoders.tiff_bands(image, rows):
         setattr(band, "tag_v2", getattr(image, "tag_v2", {}))  # noqa: B010 (for `decoders`)
         opaque, alpha = decoders.split_alpha(band)
         name = names.pop() if names else None
@@ -238,15 +238,6 @@ def _band_colors(
 def _decoded_bands(image: Image.Image) -> Iterator[Image.Image]:
     for rows in strips.band_slices(image.height, image.width):
         yield image.crop((0, rows.start, image.width, rows.stop))
-
-
-def _tiff_bands(image: Image.Image, rows: strips.TiffRows) -> Iterator[Image.Image]:
-    """Has Pillow unpack the samples as it would have done for the whole picture."""
-    arguments: Any = cast(ImageFile.ImageFile, image).tile[0][3]
-    layout = re.sub(";16[BL]?$", ";16N", arguments[0])  # 16 bits come in our byte order
-    for samples in rows.bands():
-        size = samples.shape[1], samples.shape[0]
-        yield Image.frombytes(image.mode, size, samples.tobytes(), "raw", layout)
 
 
 def list_images(folder: PathLike) -> list[Path]:

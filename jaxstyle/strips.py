@@ -33,6 +33,10 @@ _UNCOMPRESSED, _JPEG, _DEFLATE = 1, 7, (8, 32946)
 _YCBCR = 6
 _PHOTOMETRICS = (0, 1, 2, 5, 8)  # grey (white is 0, black is 0), RGB, CMYK, Lab
 _NO_PREDICTOR, _HORIZONTAL = 1, 2
+_APART = 2  # of planar configurations
+DESCRIPTION, ORIENTATION, PROFILE = 270, 274, 34675
+"""Tags of a TIFF, of which `TiffRows` knows the values."""
+_KEPT_TAGS = (DESCRIPTION, ORIENTATION, PROFILE)
 
 FloatArray = NDArray[np.float32]
 Part = tuple[FloatArray, FloatArray | None]
@@ -52,7 +56,11 @@ def band_slices(height: int, width: int) -> Iterator[slice]:
 
 
 class NotInStripsError(ValueError):
-    """A TIFF can only be read whole; the message is the reason."""
+    """A TIFF cannot be read in strips; the message is the reason."""
+
+
+class NotUnderstoodError(NotInStripsError):
+    """A TIFF is broken, or is none."""
 
 
 class TiffRows:
@@ -60,7 +68,7 @@ class TiffRows:
 
     Strips or tiles are read as they are needed: at any time, memory holds no more than a band of
     rows and one row of strips or tiles. Uncompressed and deflated files are decoded here, other
-    compressions by imagecodecs, where it is installed.
+    compressions by imagecodecs, where it is installed. Channels that are stored apart are joined.
 
     Args:
         file: open for reading in binary mode, seekable; it must stay open.
@@ -68,9 +76,15 @@ class TiffRows:
     Attributes:
         height: rows in the file, before any rotation that the file asks for.
         width: columns in the file.
+        samples: how many values a pixel has, the extra ones among them.
+        bits: of each value, 8 or 16.
+        photometric: the number of the kind of colour, as the specification has it.
+        extra: numbers that say what the extra samples are.
+        tags: the others that matter here, by their numbers, as they are in the file.
 
     Raises:
         NotInStripsError: The layout does not allow it, or the compression needs imagecodecs.
+        NotUnderstoodError: The structure is broken.
         EOFError: The file is truncated.
     """
 
@@ -88,7 +102,7 @@ class TiffRows:
             raise
         except Exception as error:  # broken or strange tags end in anything at all
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise NotInStripsError(f"its structure is not understood: {reason}") from error
+            raise NotUnderstoodError(f"its structure is not understood: {reason}") from error
 
     def _obstacles(self, page: Any) -> None:
         """Refuses what only a whole picture can be read from."""
@@ -100,7 +114,6 @@ class TiffRows:
         decodable = ours or compression in tifffile.TIFF.DECOMPRESSORS
         known = photometric in _PHOTOMETRICS or (photometric, compression) == (_YCBCR, _JPEG)
         for obstacle, reason in [
-            (page.planarconfig != 1 and page.samplesperpixel > 1, "its channels are stored apart"),
             (page.sampleformat != 1, "its values are signed or floating point"),
             (page.bitspersample not in (8, 16), "it has neither 8 nor 16 bits a channel"),
             (page.fillorder != 1, "its bits are stored in reverse"),
@@ -116,7 +129,12 @@ class TiffRows:
         """Notes where the segments, which are strips or tiles, lie: in a grid, row by row."""
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
         rows, columns = (int(side) for side in page.chunks[:2])
-        samples = int(page.samplesperpixel)
+        self.samples, self.bits = int(page.samplesperpixel), int(page.bitspersample)
+        self.photometric, self.extra = int(page.photometric), tuple(map(int, page.extrasamples))
+        self.tags = {number: page.tags.valueof(number) for number in _KEPT_TAGS}
+        # Channels that are stored apart have strips of their own, one channel after the other.
+        self._planes = self.samples if int(page.planarconfig) == _APART else 1
+        samples = self.samples // self._planes
         self._page, self._tiled = page, page.is_tiled
         self._stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
         offsets, counts = page.dataoffsets, page.databytecounts
@@ -124,19 +142,23 @@ class TiffRows:
             # One piece: it may be cut anywhere, into strips of our own.
             self._tiled, rows, columns = False, max(1, BAND_PIXELS // self.width), self.width
             row = self.width * samples * self._stored.itemsize
-            self._require(int(offsets[0]) + row * self.height)
+            plane = row * self.height
+            self._require(int(offsets[0]) + plane * self._planes)
             tops = np.arange(0, self.height, rows)
-            offsets, counts = offsets[0] + row * tops, row * np.minimum(rows, self.height - tops)
+            begins = plane * np.arange(self._planes)[:, None]
+            offsets = (offsets[0] + begins + row * tops).ravel()
+            counts = np.tile(row * np.minimum(rows, self.height - tops), self._planes)
         if not self._tiled:
             rows = min(rows, self.height)  # many files say 2**32 - 1 where they have one strip
         self._segment_shape = rows, columns, samples
         self._offsets, self._counts = np.asarray(offsets, np.int64), np.asarray(counts, np.int64)
         self._require(int(np.max(self._offsets + self._counts)))
         self._across = -(-self.width // columns)
-        if min(len(self._offsets), len(self._counts)) < self._across * -(-self.height // rows):
+        self._each = self._across * -(-self.height // rows)  # segments of a plane
+        if min(len(self._offsets), len(self._counts)) < self._each * self._planes:
             raise NotInStripsError("it lacks some of its strips")
         size = rows * columns * samples * self._stored.itemsize
-        if size > _MAX_SEGMENT_BYTES or size * self._across > _MAX_GROUP_BYTES:
+        if size > _MAX_SEGMENT_BYTES or size * self._across * self._planes > _MAX_GROUP_BYTES:
             raise NotInStripsError(f"its strips are too large: {columns} x {rows} pixels")
         if self.width > _MAX_WIDTH:
             raise NotInStripsError("its rows are too long")
@@ -157,21 +179,29 @@ class TiffRows:
         Raises:
             ValueError: A strip or tile is truncated or broken.
         """
-        height, width, samples = self._segment_shape
+        height = self._segment_shape[0]
         step = max(1, BAND_PIXELS // self.width)
         group = height * max(1, step // height)
         for top in range(0, self.height, group):
-            shape = (min(group, self.height - top), self.width, samples)
+            shape = (min(group, self.height - top), self.width, self.samples)
             rows = np.zeros(shape, self._stored.newbyteorder("="))
-            last = -(-(top + len(rows)) // height)
-            for index in range(top // height * self._across, last * self._across):
-                if not self._counts[index]:
-                    continue
-                down, right = divmod(index, self._across)
-                into = rows[down * height - top :, right * width :][:height, :width]
-                into[:] = self._segment(index)[: len(into), : into.shape[1]]
+            for plane in range(self._planes):
+                one = slice(None) if self._planes == 1 else slice(plane, plane + 1)
+                self._fill(rows[..., one], top, plane)
             for start in range(0, len(rows), step):
                 yield rows[start : start + step]
+
+    def _fill(self, rows: NDArray[Any], top: int, plane: int) -> None:
+        """Reads some rows of a plane, from one at which strips or tiles begin."""
+        height, width = self._segment_shape[:2]
+        last = -(-(top + len(rows)) // height)
+        for place in range(top // height * self._across, last * self._across):
+            index = plane * self._each + place
+            if not self._counts[index]:
+                continue
+            down, right = divmod(place, self._across)
+            into = rows[down * height - top :, right * width :][:height, :width]
+            into[:] = self._segment(index)[: len(into), : into.shape[1]]
 
     def _segment(self, index: int) -> NDArray[Any]:
         """Reads and decodes a strip or tile: [rows, columns, samples], all of them stored."""
@@ -184,7 +214,7 @@ class TiffRows:
             return page.decode(data, index, **options)[0][0]
         shape = self._segment_shape
         if not self._tiled:  # the last strip ends with the picture
-            shape = (min(shape[0], self.height - index * shape[0]), *shape[1:])
+            shape = (min(shape[0], self.height - index % self._each * shape[0]), *shape[1:])
         size = math.prod(shape) * self._stored.itemsize
         if compression in _DEFLATE:
             data = zlib.decompressobj().decompress(data, size)  # no more of it: against bombs

@@ -128,6 +128,67 @@ def test_tiffs_in_strips(tmp_path, request, layout, kind):
     assert (expected.alpha is not None) == (kind in ("RGBA", "deep RGBA", "premultiplied"))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["RGB", "deep RGB", "RGBA", "deep RGBA", "premultiplied"])
+def test_channels_that_are_stored_apart(tmp_path, request, layout, kind):
+    """Whole and in bands, they are what they are side by side."""
+    values, options = KINDS[kind]
+    options = options | LAYOUTS[layout]
+    side_by_side = write_tiff(tmp_path / "x.tif", values, **options)
+    planes = np.moveaxis(values, -1, 0)
+    path = write_tiff(tmp_path / "y.tif", planes, planarconfig="separate", **options)
+    assert_same(images.load(path), images.load(side_by_side))
+    expected = whole(side_by_side, 37)
+    request.getfixturevalue("never_whole")
+    assert_same(images.load(path, longer_side=37), expected)
+
+
+@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if "another" not in kind)])
+@pytest.mark.parametrize("tile", [(16, 32), None])
+def test_big_endian_files_of_the_large_kind(tmp_path, request, kind, tile):
+    """Pillow does not know them."""
+    values, options = KINDS[kind]
+    options = options | {"tile": tile} if tile else options
+    tags = [(274, "H", 1, 6, True)]
+    given = {"iccprofile": swapped_profile()} if kind == "RGB" else {}
+    given |= options | {"extratags": tags, "description": "a picture"}
+    expected = images.load(write_tiff(tmp_path / "x.tif", values, **given))
+    path = write_tiff(tmp_path / "y.tif", values, **given, bigtiff=True, byteorder=">")
+    assert_same(images.load(path), expected)
+    shrunk = whole(path, 37)
+    request.getfixturevalue("never_whole")
+    assert_same(images.load(path, longer_side=37), shrunk)
+
+
+def test_what_made_a_large_file_is_read_in_any_byte_order(tmp_path):
+    path = tmp_path / "x.tif"
+    write_tiff(path, COLORS, bigtiff=True, byteorder=">", description='{"jaxstyle": "x"}')
+    assert images.read_metadata(path) == {"jaxstyle": "x"}
+
+
+UNREADABLE = {
+    "signed numbers of 8 bits": (COLORS[..., 0].astype(np.int8), {}),
+    "signed or floating point": (np.zeros((8, 8, 3), np.float16), {"photometric": "rgb"}),
+    "2 channels of 16 bits": (DEEP[..., :2], {"extrasamples": ["unassalpha"]}),
+    "neither grey, RGB": (
+        DEEP[..., 0],
+        {"photometric": "palette", "colormap": np.zeros((3, 65536), np.uint16)},
+    ),
+    "neither 8 nor 16 bits": (DEEP[..., :3].astype(np.uint32), {"photometric": "rgb"}),
+}
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+def test_tiffs_that_cannot_be_read_say_why(tmp_path, reason):
+    values, options = UNREADABLE[reason]
+    options = {"photometric": "minisblack", "planarconfig": "contig"} | options
+    path = write_tiff(tmp_path / "x.tif", values, **options)
+    message = user_error(images.load, path)
+    assert message.startswith(f"{path}: this TIFF cannot be read (")
+    assert reason in message
+    assert "8 or 16 bits, uncompressed or deflated" in message
+
+
 def test_white_is_zero_in_depth(tmp_path, request):
     path = write_tiff(tmp_path / "x.tif", DEEP[..., 0], photometric="miniswhite", rowsperstrip=9)
     expected = whole(path, 37)
@@ -228,7 +289,6 @@ def test_the_limit_alone_has_small_tiffs_read_in_strips(tmp_path):
 
 
 UNSUITABLE = {
-    "stored apart": {"planarconfig": "separate"},
     "needs the package imagecodecs": {"compression": "tiff_lzw"},
     "too large": {"compression": "zlib", "rowsperstrip": HEIGHT},
 }
@@ -238,8 +298,7 @@ def write_unsuitable(path: Path, reason: str) -> Path:
     if "imagecodecs" in reason:
         Image.fromarray(COLORS).save(path, compression="tiff_lzw")
         return path
-    values = np.moveaxis(COLORS, -1, 0) if "apart" in reason else COLORS
-    return write_tiff(path, values, photometric="rgb", **UNSUITABLE[reason])
+    return write_tiff(path, COLORS, photometric="rgb", **UNSUITABLE[reason])
 
 
 @pytest.mark.parametrize("reason", UNSUITABLE)
@@ -259,7 +318,8 @@ def test_what_cannot_be_read_in_strips(tmp_path, request, monkeypatch, reason):
     message = user_error(images.load, path, longer_side=37, max_pixels=HEIGHT * WIDTH - 1)
     assert message.startswith(f"{path}: 83 x 61 pixels cannot be read in strips (")
     assert reason in message
-    assert f"tiled TIFF, or raise the limit with --max-pixels {HEIGHT * WIDTH}" in message
+    assert "a tiled TIFF of 8 or 16 bits, uncompressed or deflated, or raise" in message
+    assert message.endswith(f"--max-pixels {HEIGHT * WIDTH}")
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("imagecodecs"), reason="needs imagecodecs")
