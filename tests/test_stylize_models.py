@@ -263,15 +263,18 @@ def test_the_styles_that_come_with_the_package():
 
 
 def test_options_reach_the_network(command, fake):
-    assert command(*ONE, "--strength", "0.25", "--tile", "128") == 0
+    assert command(*ONE, "--strength", "0.25", "--tile", "31") == 0
     assert command(*ONE, "--tile", "off", "--overwrite") == 0
-    assert [(call["strength"], call["tile"]) for call in fake.calls] == [(0.25, 128), (1.0, None)]
+    assert command(*ONE, "--tile", "32", "--overwrite") == 0  # as large as the picture
+    found = [(call["strength"], call["tile"]) for call in fake.calls]
+    assert found == [(0.25, 31), (1.0, None), (1.0, None)]
 
 
-def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys):
+def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys, monkeypatch):
+    monkeypatch.setattr(tiled, "SIDE", 16)
     assert command(*ONE, "--memory", "1KiB") == 0
-    assert fake.calls[0]["tile"] == tiled.SIDE
-    said = f"32 x 24 pixels: in tiles of {tiled.SIDE} pixels"
+    assert fake.calls[0]["tile"] == 16
+    said = "32 x 24 pixels: in tiles of 16 pixels"
     assert said in capsys.readouterr().err
     assert command(*ONE, "--memory", "1GiB", "--overwrite") == 0
     assert fake.calls[1]["tile"] is None
