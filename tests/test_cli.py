@@ -825,7 +825,7 @@ def test_after_a_kill_the_same_command_goes_on_to_the_same_file(command):
     assert process.returncode == 0, errors
     process = begin("again.png", *beside)
     deadline = time.monotonic() + 120
-    while not len(list(Path("states").glob("again.png.state/*/state"))) > 1:
+    while not len(list(Path("states").glob("again.png.state/*/run.json"))) > 1:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -843,7 +843,7 @@ def test_after_a_kill_the_same_command_goes_on_to_the_same_file(command):
     assert places == [(scale, step) for scale in (1, 2) for step in range(1, 61)]
 
 
-def test_a_run_that_was_stopped_goes_on_with_its_own_files(command, fake, capsys):
+def test_a_run_that_was_stopped_goes_on_with_its_own_files(command, fake, capsys, monkeypatch):
     given = [*BASIC, *SMALL, "--state", "states", "--trace", "t.jsonl", "--preview", "p.png"]
     unfinished = {"jaxstyle": json.dumps({"finished": False})}
     images.save("out.png", np.zeros((4, 4, 3), np.float32), metadata=unfinished)
@@ -851,15 +851,54 @@ def test_a_run_that_was_stopped_goes_on_with_its_own_files(command, fake, capsys
         Path(name).write_bytes(b"mine")
     assert command(*given) == 2  # there is no state that they could be of
     assert "out.png exists" in only_line(capsys.readouterr().err)
-    Path("states/out.png.state/10000001").mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Resumption, "agree_on", lambda self, memory, given: memory)
-        patch.setattr(Resumption, "latest", lambda *_: None)
-        patch.setattr(Resumption, "finish", lambda *_: None)
-        assert command(*given) == 0
-        assert metadata("out.png")["finished"]
-        assert command(*given) == 2  # that is a picture now, and the user's
+    for name in ("out.png", "t.jsonl", "p.png"):
+        Path(name).rename(f"other-{name}")
+    leave_state(monkeypatch, *given)
+    Path("other-out.png").rename("out.png")
+    capsys.readouterr()
+    monkeypatch.setattr(Resumption, "_state", lambda *_: None)  # of the stand-in
+    assert command(*given) == 0
+    assert "going on after step" in capsys.readouterr().err
+    assert metadata("out.png")["finished"]
+    assert command(*given) == 2  # that is a picture now, and the user's
     assert "out.png exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", ["folder", "settings", "file", "unfinished state"])
+def test_a_state_gives_no_right_to_files_of_others(command, fake, capsys, monkeypatch, other):
+    """Not that of another picture, of other settings, or of a run that did not write them."""
+    given = [*BASIC, *SMALL, "--state", "states", "--preview", "p.png"]
+    if other == "file":
+        leave_state(monkeypatch, *given[:-2])
+    elif other == "unfinished state":
+        Path("states/out.png.state/10000001.partial").mkdir(parents=True)
+    else:
+        leave_state(monkeypatch, *given, *(["--seed", 9] if other == "settings" else []))
+    if other == "folder":
+        Path("in").mkdir()
+        Path("wave.png").rename("in/wave.png")
+        given[:4] = ["in", "dots.png", "-o", "out"]
+    Path("p.png").write_bytes(b"mine")
+    capsys.readouterr()
+    assert command(*given) == 2
+    assert "p.png exists" in only_line(capsys.readouterr().err)
+    assert Path("p.png").read_bytes() == b"mine"
+
+
+def leave_state(monkeypatch, *given):
+    """Runs `jaxstyle stylize` until its second update is kept, and no further."""
+    keep = Resumption.keep
+
+    def keep_and_fail(self, iterate):
+        keep(self, iterate)
+        if iterate.step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optimise, "_STATE_SECONDS", 0)
+        patch.setattr(Resumption, "keep", keep_and_fail)
+        words = ["stylize", *map(str, given), "--features", "net.safetensors"]
+        assert cli.main(words) in (128, 130)
 
 
 def test_what_cannot_be_written_beside_does_not_cost_the_picture(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import glob
 import json
 import math
 import signal
@@ -20,7 +19,7 @@ from jaxstyle.commands import options, paths, processes
 from jaxstyle.commands.beside import Beside
 from jaxstyle.commands.making import Session, memory_named, write_picture
 from jaxstyle.commands.progress import Moment, duration
-from jaxstyle.commands.resumption import Resumption, fingerprint
+from jaxstyle.commands.resumption import Resumption, fingerprint, has_states, state_folder
 from jaxstyle.config import INITS, PRESETS, StylizeConfig, did_you_mean, preset
 from jaxstyle.errors import UserError
 from jaxstyle.trace import TERMS, Trace, trace_files
@@ -61,8 +60,9 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
         UserError: Bad input.
     """
     arguments, progress = session.arguments, session.progress
-    tasks = _check_paths(arguments)
+    tasks, claimed = _check_paths(arguments)
     job = _load(arguments)
+    _check_claims(claimed, tasks, job)
     if job.features.name == "random" and arguments.features is None:
         progress.note(
             "no trained features at hand: random ones stand in; for far better pictures run "
@@ -119,14 +119,19 @@ def _as_in_first(tasks: list[paths.Task]) -> list[paths.Task]:
 # Before anything is computed
 
 
-def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
-    """The pictures to make; raises UserError if a file would be lost or cannot be written."""
+def _check_paths(arguments: argparse.Namespace) -> tuple[list[paths.Task], list[Path]]:
+    """The pictures to make; raises UserError if a file would be lost or cannot be written.
+
+    Returns:
+        The pictures, and the files that may only be replaced if a state says that they are of the
+        run that goes on: see `_check_claims`.
+    """
     read = list(arguments.styles)
     start = getattr(arguments, "init", None)
     if start is not None and start not in INITS:
         read.append(Path(start))
     overwrite = arguments.overwrite
-    going_on = _goes_on(arguments)
+    going_on = _may_go_on(arguments)
     # What a run that was stopped has written by then is its own.
     replaced = (
         going_on and not arguments.content.is_dir() and paths.left_unfinished(arguments.output)
@@ -136,28 +141,64 @@ def _check_paths(arguments: argparse.Namespace) -> list[paths.Task]:
     tasks = [task._replace(done=task.done and task.output.is_file()) for task in tasks]
     read += [task.content for task in tasks]
     written = [task.output for task in tasks]
-    beside = []
+    beside = _beside(arguments)
     if arguments.preview is not None:
         images.check_output_path(arguments.preview)
-        beside.append(arguments.preview)
-    if arguments.trace is not None:
-        beside += [path for path in trace_files(arguments.trace) if path is not None]
     for path in beside:
         paths.check_new(path, read, overwrite=overwrite or going_on)
         if any(paths.same_file(path, other) for other in written):
             raise UserError(f"{path} is to be written twice: give each its own name")
         written.append(path)
-    return tasks
+    if overwrite or not going_on:
+        return tasks, []
+    claimed = [*beside, arguments.output] if replaced else beside
+    return tasks, [path for path in claimed if path.exists()]
 
 
-def _goes_on(arguments: argparse.Namespace) -> bool:
-    """Whether there is a state to go on from; raises UserError if none can be kept there."""
+def _beside(arguments: argparse.Namespace) -> list[Path]:
+    """The files that are written besides the pictures."""
+    preview = [] if arguments.preview is None else [arguments.preview]
+    trace = () if arguments.trace is None else trace_files(arguments.trace)
+    return [*preview, *(path for path in trace if path is not None)]
+
+
+def _may_go_on(arguments: argparse.Namespace) -> bool:
+    """Whether there is a state to go on from; raises UserError if none can be kept there.
+
+    Whether it is of this run is known when the pictures have been read.
+    """
     folder: Path | None = arguments.state
     if folder is None:
         return False
     paths.check_folder(folder)
-    name = "*" if arguments.content.is_dir() else glob.escape(arguments.output.name)
-    return any(folder.glob(f"{name}.state/[0-9]*"))
+    if not arguments.content.is_dir():
+        return has_states(state_folder(folder, arguments.output))
+    return folder.is_dir() and any(map(has_states, folder.glob("*.state")))
+
+
+def _check_claims(claimed: list[Path], tasks: list[paths.Task], job: Job) -> None:
+    """Refuses to replace files of which no state says that this very run wrote them."""
+    if not claimed:
+        return
+    own = set()
+    for task in tasks:
+        if not task.done and has_states(state_folder(job.arguments.state, task.output)):
+            content = load_large(task.content, job.config.size, job.arguments)
+            own.update(_resumption(job, task, content.pixels).files())
+    for path in claimed:
+        paths.check_new(path, [], overwrite=str(path.absolute()) in own)
+
+
+def _resumption(job: Job, task: paths.Task, content: np.ndarray) -> Resumption:
+    """Where the state of a picture is kept."""
+    arguments = job.arguments
+    init = [] if job.init is None else [job.init]
+    name = fingerprint(
+        *(content, *job.styles, *init, arguments.style_weights),
+        *((job.features.sha256, job.features.padding), job.config, options.tile_of(arguments)),
+    )
+    files = [task.output, *_beside(arguments)]
+    return Resumption(state_folder(arguments.state, task.output), name, files=files)
 
 
 def _load(arguments: argparse.Namespace) -> Job:
@@ -262,18 +303,34 @@ class Painter:
         """
         from jaxstyle.methods import gatys_scales
 
-        begun = time.monotonic()
         content = self._read(task.content)
         height, width = content.pixels.shape[:2]
         sizes = gatys_scales.scale_sizes(height, width, self.job.config)
         images.check_output_path(task.output, size=sizes[-1])
         self._stop.can_save = False
+        if self.job.arguments.state is None:
+            return self._paint(task, label, content, sizes, None)
+        resumption = _resumption(self.job, task, content.pixels)
+        with resumption.held():
+            return self._paint(task, label, content, sizes, resumption)
+
+    def _paint(
+        self,
+        task: paths.Task,
+        label: str,
+        content: images.Picture,
+        sizes: list[tuple[int, int]],
+        resumption: Resumption | None,
+    ) -> bool:
+        """Makes a picture of what was read, at some scales; whether it is finished."""
+        from jaxstyle.methods import gatys_scales
+
+        begun = time.monotonic()
         counts = gatys_scales.scale_steps(self.job.config, len(sizes))
         work = [
             (height * width, steps) for (height, width), steps in zip(sizes, counts, strict=True)
         ]
         self._progress.begin(label, work)
-        resumption = self._resumption(task, content.pixels)
         memory = self._memory(sizes[-1], resumption)
         self._say_tiles(sizes[-1], memory)
         last, steps = self._optimise(
@@ -329,17 +386,6 @@ class Painter:
         side = cutting.of(self.job.features.params, self.job.config, size)
         if side is not None:
             self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
-
-    def _resumption(self, task: paths.Task, content: np.ndarray) -> Resumption | None:
-        """Where the state is kept, if the user wants that."""
-        job = self.job
-        if job.arguments.state is None:
-            return None
-        init = [] if job.init is None else [job.init]
-        shares, network = job.arguments.style_weights, (job.features.sha256, job.features.padding)
-        name = fingerprint(content, *job.styles, *init, shares, network, job.config)
-        # No picture is called that: the state may lie where the pictures do.
-        return Resumption(job.arguments.state / f"{task.output.name}.state", name)
 
     def _optimise(
         self,
