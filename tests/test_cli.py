@@ -886,7 +886,7 @@ def test_a_state_gives_no_right_to_files_of_others(command, fake, capsys, monkey
 
 
 def leave_state(monkeypatch, *given):
-    """Runs `jaxstyle stylize` until its second update is kept, and no further."""
+    """Runs `jaxstyle stylize` until the state after its second update is kept, and no further."""
     keep = Resumption.keep
 
     def keep_and_fail(self, iterate):
@@ -948,6 +948,86 @@ def test_a_folder_called_like_a_picture_is_not_taken_for_one(command, fake, caps
     Path("o/photo.png").mkdir(parents=True)
     assert command("in", "wave.png", "-o", "o", *SMALL) == 1
     assert "0 made, 0 skipped as they were there already, 1 failed" in capsys.readouterr().err
+
+
+SPOILT = {
+    "a file is empty": lambda state: (state / "000.npy").write_bytes(b""),
+    "a file is cut": lambda state: (state / "000.npy").write_bytes(
+        (state / "000.npy").read_bytes()[:-5]
+    ),
+    "a file is gone": lambda state: (state / "001.npy").unlink(),
+    "an array is of another kind": lambda state: np.save(state / "000.npy", np.zeros(3)),
+    "no record": lambda state: (state / "run.json").unlink(),
+    "an empty record": lambda state: (state / "run.json").write_text(""),
+    "a record of something else": lambda state: (state / "run.json").write_text("[1]"),
+    "a record that lacks something": lambda state: (state / "run.json").write_text('{"name": 1}'),
+    "nothing": lambda state: [path.unlink() for path in state.iterdir()],
+}
+
+
+@pytest.fixture
+def real_states(command, capsys):
+    """A run that was stopped with two states, of steps 1 and 2; its arguments and the states."""
+    given = ["photo.png", "wave.png", "-o", "real.png", *SMALL, *LIGHT, "--state", "states"]
+    with pytest.MonkeyPatch.context() as patch:
+        leave_state(patch, *given)
+    capsys.readouterr()
+    return given, [Path("states/real.png.state") / number for number in ("10000001", "10000002")]
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_damaged_state_is_passed_over(command, real_states, capsys, monkeypatch, how):
+    given, states = real_states
+    SPOILT[how](states[1])
+    monkeypatch.setattr(optimise, "_STATE_SECONDS", 0)
+    assert command(*given) == 0
+    errors = capsys.readouterr().err
+    assert errors.count("warning: ") == 1
+    assert "the latest state cannot be read (" in errors
+    assert "going on after step 1 of scale 1" in errors
+    assert not list(Path("states").iterdir())
+
+
+def test_damaged_states_alone_are_to_be_removed(command, real_states, capsys):
+    given, states = real_states
+    for state in states:
+        SPOILT["an empty record"](state)
+    assert command(*given) == 2
+    assert "no state in it can be read (" in (errors := capsys.readouterr().err)
+    assert errors.splitlines()[-1].endswith("remove that folder to begin anew")
+    assert all(state.is_dir() for state in states)
+
+
+def test_other_settings_do_not_go_on_from_a_state(command, real_states, capsys):
+    given, _ = real_states
+    for more in (["--steps", "4"], ["--tile", "16"], ["--style-weights", "2"]):
+        assert command(*given, *more) == 2
+        assert "of another picture, or of other settings" in capsys.readouterr().err
+
+
+def test_what_a_kill_leaves_goes_and_what_others_put_there_stays(command, real_states):
+    given, (state, _) = real_states
+    (state.parent / "10000003.partial").mkdir()
+    (state.parent / "10000003.partial/000.npy").write_bytes(b"half")
+    (state.parent / "mine.txt").write_text("mine")
+    assert command(*given) == 0
+    assert [path.name for path in state.parent.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_one_run_at_a_time_has_a_state(command, fake, capsys):
+    given = [*BASIC, *SMALL, "--state", "states"]
+    with Resumption(Path("states/out.png.state"), "x").held():
+        assert command(*given) == 2
+        error = only_line(capsys.readouterr().err)
+        assert "states/out.png.state is in use by another run" in error
+        assert f"(process {os.getpid()})" in error
+        assert not fake.calls
+    # As if its process had been killed: the file is there, and nobody has it.
+    Path("states/out.png.state").mkdir(parents=True)
+    Path("states/out.png.state/lock").write_text("1")
+    assert command(*given) == 0
+    assert not list(Path("states").iterdir())
 
 
 def test_a_state_needs_a_folder(command, fake, capsys):
