@@ -26,16 +26,40 @@ from jaxstyle.config import StylizeConfig
 
 
 class Sums(NamedTuple):
-    """What the statistics of a layer are made of: sums over positions, of x minus a centre.
+    """What the statistics of a layer are made of, of parts of one picture.
+
+    Nothing large cancels: each part's products are summed around a centre of its own, its mean.
 
     Attributes:
-        first: `[batch, channels]`, of the features.
-        second: of the products of channels, `[batch, channels, channels]`, or of the squares of
-            each, `[batch, channels]`.
+        number: of positions that count, `[parts, 1]`.
+        mean: of the features, `[parts, channels]`; zeros where a loss asks for none.
+        second: sums over the positions of all parts, around each part's centre: of the products of
+            channels, `[1, channels, channels]`, or of the squares of each, `[1, channels]`.
     """
 
-    first: Any
+    number: Any
+    mean: Any
     second: Any
+
+
+def united(sums: Sums) -> Sums:
+    """The parts as one, around the mean of all of them: Eq. 2.1 of Chan et al. 1979.
+
+    Args:
+        sums: around the means of the parts. In NumPy it is computed where they are NumPy's.
+    """
+    xp = np if isinstance(sums.mean, np.ndarray) else jnp
+    number = sums.number.sum(0, keepdims=True)
+    shares = sums.number / xp.maximum(number, 1)
+    mean = (shares * sums.mean).sum(0, keepdims=True)
+    apart = xp.sqrt(sums.number) * (sums.mean - mean)
+    if sums.second.ndim == 2:
+        between = xp.square(apart).sum(0, keepdims=True)
+    elif xp is np:
+        between = (apart.T @ apart)[None]
+    else:
+        between = losses.second_moments(apart[None])
+    return Sums(number, mean, sums.second + between)
 
 
 class StyleLoss(NamedTuple):
@@ -43,11 +67,10 @@ class StyleLoss(NamedTuple):
 
     Attributes:
         statistics: features `[batch, h, w, c]` to a pytree of statistics.
-        sums: features; which positions count, 1 or 0, `[1, h, w, 1]`; and a centre `[c]` to sums,
-            which add up over the parts of a picture.
-        finish: sums around that centre, how many positions there are, and the centre to what
-            `statistics` gives for the whole.
-        centered: whether the centre matters; it is 0 where not.
+        sums: features of a part `[1, h, w, c]`; which positions count, 1 or 0, `[1, h, w, 1]`; and
+            a centre `[c]` to sum around, or None for the part's mean: to the sums of one part.
+        finish: sums of one part, which is the whole, around its mean, and how many positions there
+            are, to what `statistics` gives for it.
         blend: several styles' statistics and their weights, which sum to one, to one style's.
         target: a style's statistics to what `distance` compares with, made once.
         distance: statistics and target to `[batch]`.
@@ -55,9 +78,8 @@ class StyleLoss(NamedTuple):
     """
 
     statistics: Callable[[Array], Any]
-    sums: Callable[[Array, Array, Array], Sums]
-    finish: Callable[[Sums, Any, Array], Any]
-    centered: bool
+    sums: Callable[[Array, Array, Any], Sums]
+    finish: Callable[[Sums, Any], Any]
     blend: Callable[[Sequence[Any], Sequence[float]], Any]
     target: Callable[[Any], Any]
     distance: Callable[[Any, Any], Array]
@@ -73,62 +95,83 @@ def _average(statistics: Sequence[Any], weights: Sequence[float]) -> Any:
 def blend_gaussians(
     statistics: Sequence[distributions.GaussianStatistics], weights: Sequence[float]
 ) -> distributions.GaussianStatistics:
-    """Mean and covariance of the mixture: second moments average, covariances do not."""
+    """Mean and covariance of the mixture: the mean covariance, and that of the means.
 
-    def outer(mean: Array) -> Array:
-        return mean[:, :, None] * mean[:, None, :]
-
-    raw = [
-        distributions.GaussianStatistics(s.mean, s.covariance + outer(s.mean)) for s in statistics
+    So nothing cancels: the covariance of a single one comes out as it is.
+    """
+    mean = _average([s.mean for s in statistics], weights)
+    apart = [s.mean - mean for s in statistics]
+    spread = [
+        s.covariance + rest[:, :, None] * rest[:, None, :]
+        for s, rest in zip(statistics, apart, strict=True)
     ]
-    mean, second = _average(raw, weights)
-    return distributions.GaussianStatistics(mean, second - outer(mean))
+    return distributions.GaussianStatistics(mean, _average(spread, weights))
 
 
 def _blend_moments(
     statistics: Sequence[losses.Moments], weights: Sequence[float]
 ) -> losses.Moments:
     """Mean and deviation of the mixture, as `blend_gaussians` has them."""
-    raw = [losses.Moments(s.mean, s.std**2 + s.mean**2) for s in statistics]
-    mean, second = _average(raw, weights)
-    # Rounding may leave less than nothing.
-    return losses.Moments(mean, jnp.sqrt(jnp.maximum(second - mean**2, 1e-12)))
+    mean = _average([s.mean for s in statistics], weights)
+    spread = [jnp.square(s.std) + jnp.square(s.mean - mean) for s in statistics]
+    return losses.Moments(mean, jnp.sqrt(_average(spread, weights)))
 
 
-def _products(features: Array, counts: Array, center: Array) -> Sums:
-    flat = losses.flatten_positions((features - center) * counts)
-    return Sums(jnp.sum(flat, axis=1), losses.second_moments(flat))
-
-
-def _squares(features: Array, counts: Array, center: Array) -> Sums:
-    flat = losses.flatten_positions((features - center) * counts)
-    return Sums(jnp.sum(flat, axis=1), jnp.sum(jnp.square(flat), axis=1))
-
-
-def _finish_gram(normalize: str, sums: Sums, number: Any, center: Array) -> Array:
+def _raw_products(features: Array, counts: Array, center: Any) -> Sums:
+    """Around zero, whatever the mean."""
     del center
+    flat = losses.flatten_positions(features * counts)
+    mean = jnp.zeros((1, features.shape[-1]), flat.dtype)
+    return Sums(_number(counts), mean, losses.second_moments(flat))
+
+
+def _products(features: Array, counts: Array, center: Any) -> Sums:
+    number, mean, rest = _centered(features, counts, center)
+    return Sums(number, mean, losses.second_moments(rest))
+
+
+def _squares(features: Array, counts: Array, center: Any) -> Sums:
+    number, mean, rest = _centered(features, counts, center)
+    return Sums(number, mean, jnp.sum(jnp.square(rest), axis=1))
+
+
+def _number(counts: Array) -> Array:
+    """How many positions count, `[1, 1]`: a rectangle, for float32 cannot count far in ones."""
+    lengths = [jnp.sum(jnp.max(counts, axis=axis)) for axis in (1, 2)]
+    return (lengths[0] * lengths[1])[None, None]
+
+
+def _centered(features: Array, counts: Array, center: Any) -> tuple[Array, Array, Array]:
+    """Number and mean of what counts, and what lies around the centre, zeros elsewhere.
+
+    The mean has a gradient, the centre none: around the mean it would come to nothing.
+    """
+    number = _number(counts)
+    if center is None:
+        total = jnp.sum(losses.flatten_positions(features * counts), axis=1)
+        center = jax.lax.stop_gradient(total / jnp.maximum(number, 1))[0]
+    rest = losses.flatten_positions((features - center) * counts)
+    return number, center + jnp.sum(rest, axis=1) / jnp.maximum(number, 1), rest
+
+
+def _finish_gram(normalize: str, sums: Sums, number: Any) -> Array:
     channels = sums.second.shape[1]
     return sums.second / {"positions": number, "elements": number * channels}[normalize]
 
 
-def _finish_gaussian(sums: Sums, number: Any, center: Array) -> distributions.GaussianStatistics:
-    rest = sums.first / number
-    covariance = sums.second / number - rest[:, :, None] * rest[:, None, :]
-    return distributions.GaussianStatistics(center + rest, covariance)
+def _finish_gaussian(sums: Sums, number: Any) -> distributions.GaussianStatistics:
+    return distributions.GaussianStatistics(sums.mean, sums.second / number)
 
 
-def _finish_moments(sums: Sums, number: Any, center: Array) -> losses.Moments:
-    rest = sums.first / number
-    variance = sums.second / number - jnp.square(rest)
-    return losses.Moments(center + rest, jnp.sqrt(variance + losses.MOMENTS_EPS))
+def _finish_moments(sums: Sums, number: Any) -> losses.Moments:
+    return losses.Moments(sums.mean, jnp.sqrt(sums.second / number + losses.MOMENTS_EPS))
 
 
 def _gram_loss(normalize: str, form: str) -> StyleLoss:
     return StyleLoss(
         functools.partial(losses.gram_matrix, normalize=normalize),
-        _products,
+        _raw_products,
         functools.partial(_finish_gram, normalize),
-        False,
         _average,
         lambda statistics: statistics,
         functools.partial(losses.style_loss, form=form),
@@ -144,7 +187,6 @@ STYLE_LOSSES: Mapping[str, StyleLoss] = {
         losses.channel_moments,
         _squares,
         _finish_moments,
-        True,
         _blend_moments,
         lambda statistics: statistics,
         losses.moments_loss,
@@ -154,7 +196,6 @@ STYLE_LOSSES: Mapping[str, StyleLoss] = {
         distributions.gaussian_statistics,
         _products,
         _finish_gaussian,
-        True,
         blend_gaussians,
         distributions.wasserstein2_target,
         distributions.wasserstein2,

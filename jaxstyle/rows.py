@@ -111,6 +111,10 @@ class Layout:
         """Sums over what the devices have."""
         return tree
 
+    def apart(self, array: Array) -> Array:
+        """`[1, n]` of each device as `[devices, n]`, which `add_up` fills."""
+        return array
+
     def bounds(self, bounds: Array) -> Array:
         """What counts of the picture, `[[first row, last row], [first, last column]]`, here."""
         return bounds
@@ -184,6 +188,11 @@ class Strips(Layout):
         ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
         pairs = zip(jnp.split(flat, ends), leaves, strict=True)
         return structure.unflatten([part.reshape(leaf.shape) for part, leaf in pairs])
+
+    def apart(self, array: Array) -> Array:
+        """In a row of its own, beside zeros for those of the other devices."""
+        own = jnp.arange(self.mesh.size)[:, None] == lax.axis_index(AXIS)
+        return jnp.where(own, array, 0)
 
     def bounds(self, bounds: Array) -> Array:
         """What counts of the strip, from its first row."""

@@ -256,6 +256,38 @@ def test_statistics_of_a_picture_add_up_from_its_parts(name):
     )
 
 
+@pytest.mark.parametrize("name", ["wasserstein", "moments"])
+def test_the_blend_of_one_is_the_same_however_large_its_mean(name):
+    loss = objectives.STYLE_LOSSES[name]
+    values = np.random.default_rng(0).normal(1000, 1e-3, (1, 10, 5, 3))
+    found = loss.statistics(jnp.asarray(values, jnp.float32))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    jax.tree.map(close, loss.blend([found], (1.0,)), found)
+    flat = loss.statistics(jnp.full((1, 4, 4, 3), 1000.0))
+    jax.tree.map(np.testing.assert_array_equal, loss.blend([flat, flat], (0.5, 0.5)), flat)
+
+
+@pytest.mark.parametrize("name", objectives.STYLE_LOSSES)
+def test_sums_of_parts_unite_to_statistics_of_the_whole(name):
+    """In NumPy and in JAX, with a part in which nothing counts."""
+    loss = objectives.STYLE_LOSSES[name]
+    whole = jnp.asarray(np.random.default_rng(0).normal(5, 1, (1, 10, 6, 3)), jnp.float32)
+    wanted = loss.statistics(whole)
+    ones = jnp.ones((1, 4, 6, 1))
+    found = [
+        loss.sums(part, ones[:, : part.shape[1]], None) for part in (whole[:, :4], whole[:, 4:6])
+    ]
+    found += [loss.sums(whole[:, 5:9], ones.at[:, 0].set(0), None)]
+    found += [loss.sums(whole[:, 9:], ones[:, :1], None), loss.sums(whole[:, :4], 0 * ones, None)]
+    numbers, means, seconds = zip(*found, strict=True)
+    together = objectives.Sums(jnp.concatenate(numbers), jnp.concatenate(means), sum(seconds))
+    for sums in (together, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), together)):
+        united = objectives.united(sums)
+        assert united.number.item() == 60
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+        jax.tree.map(close, loss.finish(united, 60), wanted)
+
+
 def test_moments_add_up_from_their_parts():
     """Deviations do not, but mean and deviation give the second moments, which do."""
     whole = jnp.asarray(np.random.default_rng(0).normal(1, 1, (2, 10, 5, 3)), jnp.float32)

@@ -61,6 +61,7 @@ class Sharded:
         ("moments", "replicate", SIZE, (2,)),
         ("gatys", "reflect", (3, 20), (4,)),  # some devices have no row that counts
         ("positions", "zero", (2, 8), (4,)),
+        ("wasserstein", "reflect", (3, 3), (2,)),  # the deepest features have one position
     ],
 )
 def test_the_gradient_is_that_of_the_whole(name, padding, size, counts):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
@@ -36,6 +37,7 @@ from jaxstyle.objective import (
     Sums,
     extract,
     to_pictures,
+    united,
     variation_of_part,
 )
 from jaxstyle.rows import COPIED, SPREAD, Layout, Strips
@@ -151,12 +153,11 @@ def _mapped(given: tuple[Any, ...], made: Any) -> Callable[..., Any]:
 
 
 @compiled_here
-@_mapped((COPIED, SPREAD, COPIED, COPIED), (SPREAD, COPIED))
+@_mapped((COPIED, SPREAD, COPIED), (SPREAD, COPIED))
 def describe(
     params: vgg.Parameters,
     part: Array,
     bounds: Array,
-    centers: Mapping[str, Array],
     *,
     config: StylizeConfig,
     padding: str,
@@ -168,25 +169,39 @@ def describe(
         params: the network.
         part: the pixels of a tile.
         bounds: which of them count, as `Tile.bounds` gives it.
-        centers: of the sums, `[channels]` or a scalar.
         config: settings.
         padding: of the network.
         layout: of the tile.
 
     Returns:
-        Its features in the content's layers; and the sums of the style loss, and of the mean size
-        of features.
+        Its features in the content's layers; and the sums of the style loss, a part a device, and
+        of the mean size of features.
     """
-    loss = STYLE_LOSSES[config.style_loss]
     found, counts = _extract(params, part, bounds, config, padding, layout)
-    sums = {
-        name: loss.sums(found[name], counts[name], centers[name]) for name in config.style_layers
-    }
+    sums = _sums(found, counts, dict.fromkeys(config.style_layers), config, layout)
     sizes = {
         name: jnp.sum(jnp.mean(jnp.abs(x), axis=-1, keepdims=True) * counts[name])
         for name, x in found.items()
     }
     return {name: found[name] for name in config.content_layers}, layout.add_up((sums, sizes))
+
+
+def _sums(
+    found: Mapping[str, Array],
+    counts: Mapping[str, Array],
+    centers: Mapping[str, Any],
+    config: StylizeConfig,
+    layout: Layout,
+) -> dict[str, Sums]:
+    """Those of the style's layers, of what a device has: added up, they have a part a device."""
+    loss = STYLE_LOSSES[config.style_loss]
+    made = {
+        name: loss.sums(found[name], counts[name], centers[name]) for name in config.style_layers
+    }
+    return {
+        name: Sums(layout.apart(sums.number), layout.apart(sums.mean), sums.second)
+        for name, sums in made.items()
+    }
 
 
 def _extract(
@@ -209,7 +224,7 @@ def parts(
     part: Array,
     bounds: Array,
     content: Mapping[str, Array],
-    centers: Mapping[str, Array],
+    centers: Mapping[str, Array] | None,
     weights: LossWeights,
     whole: Whole,
     *,
@@ -217,14 +232,14 @@ def parts(
     padding: str,
     layout: Layout = _ALONE,
 ) -> tuple[dict[str, Sums], dict[str, Array]]:
-    """The sums of a tile around centres, and its share in the local terms.
+    """The sums of a tile, a part a device, and its share in the local terms.
 
     Args:
         params: the network.
         part: the pixels of the tile, as `to_variables` has them.
         bounds: which of them count, as `Tile.bounds` gives it.
         content: the content's features in the tile.
-        centers: of the sums, `[channels]` or a scalar.
+        centers: of the sums, `[channels]`; None for the mean of what each device has.
         weights: of the terms.
         whole: the picture that the tile is of.
         config: settings.
@@ -233,10 +248,8 @@ def parts(
     """
     pictures = to_pictures(part, config)
     found, counts = _extract(params, pictures, bounds, config, padding, layout)
-    loss = STYLE_LOSSES[config.style_loss]
-    sums = {
-        name: loss.sums(found[name], counts[name], centers[name]) for name in config.style_layers
-    }
+    around = dict.fromkeys(config.style_layers) if centers is None else centers
+    sums = _sums(found, counts, around, config, layout)
     total = jnp.zeros(())
     for name, weight in weights.content.items():
         pair = found[name] * counts[name], content[name] * counts[name]
@@ -263,13 +276,27 @@ def pull(
     centers: Any,
     weights: LossWeights,
     whole: Whole,
-    slopes: dict[str, Sums],
+    slopes: Mapping[str, tuple[Array, Array]],
     *,
     config: StylizeConfig,
     padding: str,
     layout: Layout = _ALONE,
 ) -> Array:
-    """The gradient of the whole loss with respect to a tile, as far as its positions count."""
+    """The gradient of the whole loss with respect to a tile, as far as its positions count.
+
+    Args:
+        params: the network.
+        part: the pixels of the tile, as `to_variables` has them.
+        bounds: which of them count, as `Tile.bounds` gives it.
+        content: the content's features in the tile.
+        centers: the mean of the whole, `[channels]`.
+        weights: of the terms.
+        whole: the picture that the tile is of.
+        slopes: by each layer's mean and sums around it, as `slope` gives them.
+        config: settings.
+        padding: of the network.
+        layout: of the tile.
+    """
 
     def share(pixels: Array) -> Array:
         sums, local = parts(
@@ -284,16 +311,20 @@ def pull(
             padding=padding,
             layout=layout,
         )
-        products = jax.tree.map(jnp.vdot, slopes, sums)
-        return local["content"] + local["tv"] + sum(jax.tree.leaves(products))
+        style = jnp.zeros(())
+        for name, (number, mean, second) in sums.items():
+            by_mean, by_second = slopes[name]
+            # The mean of the whole moves by the part's, as far as that is a share of it.
+            style += jnp.sum(by_mean * mean * (number / whole.positions[name]))
+            style += jnp.vdot(by_second, second)
+        return local["content"] + local["tv"] + style
 
     return jax.grad(share)(part)
 
 
 def style_term(
-    sums: dict[str, Sums],
+    sums: Mapping[str, Sums],
     numbers: Mapping[str, Any],
-    centers: Mapping[str, Array],
     targets: Mapping[str, Any],
     weights: Mapping[str, Array],
     *,
@@ -302,9 +333,8 @@ def style_term(
     """The style term of a whole picture, a scalar.
 
     Args:
-        sums: of the whole, around centres.
+        sums: of the whole, in one part.
         numbers: of positions in each layer.
-        centers: of the sums.
         targets: of the style loss.
         weights: of the layers.
         config: settings.
@@ -312,38 +342,93 @@ def style_term(
     loss = STYLE_LOSSES[config.style_loss]
     total = jnp.zeros(())
     for name, weight in weights.items():
-        statistics = loss.finish(sums[name], numbers[name], centers[name])
+        statistics = loss.finish(sums[name], numbers[name])
         total += weight * jnp.sum(loss.distance(statistics, targets[name]))
     return total
 
 
-slope = compiled_here(functools.wraps(style_term)(jax.value_and_grad(style_term)))
+@compiled_here
+def slope(
+    sums: Mapping[str, Sums],
+    numbers: Mapping[str, Any],
+    targets: Mapping[str, Any],
+    weights: Mapping[str, Array],
+    *,
+    config: StylizeConfig,
+) -> tuple[Array, dict[str, tuple[Array, Array]]]:
+    """`style_term`, and its gradients with respect to each layer's mean and sums around it."""
+
+    def term(moments: dict[str, tuple[Array, Array]]) -> Array:
+        given = {name: Sums(sums[name].number, *pair) for name, pair in moments.items()}
+        return style_term(given, numbers, targets, weights, config=config)
+
+    return jax.value_and_grad(term)({name: (s.mean, s.second) for name, s in sums.items()})
 
 
-def blended(
-    statistics: Sequence[dict[str, Any]],
-    means: Sequence[dict[str, Any]],
+class Totals:
+    """Sums over the parts of a picture, in float64.
+
+    Attributes:
+        value: the sums of the style's layers, in one part around the mean; and a tree of numbers.
+    """
+
+    value: tuple[dict[str, Sums], dict[str, Any]]
+
+    def __init__(self) -> None:
+        self.value = {}, {}
+
+    def add(self, sums: Mapping[str, Sums], numbers: Mapping[str, Any]) -> None:
+        """More parts.
+
+        Args:
+            sums: of the style's layers, around the mean of each part.
+            numbers: that are simply added.
+        """
+        sums, numbers = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64), (dict(sums), dict(numbers))
+        )
+        before, others = self.value
+        if before:
+            sums = {name: _with(before[name], each) for name, each in sums.items()}
+            numbers = {name: others[name] + number for name, number in numbers.items()}
+        self.value = {name: united(each) for name, each in sums.items()}, numbers
+
+
+def _with(one: Sums, other: Sums) -> Sums:
+    number, mean = (np.concatenate(pair) for pair in zip(one[:2], other[:2], strict=True))
+    return Sums(number, mean, one.second + other.second)
+
+
+def style_targets_of(
+    found: Sequence[tuple[Sizes, Mapping[str, Sums], Mapping[str, Any]]],
     style_weights: Sequence[float],
     config: StylizeConfig,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Targets of the style, and the size of features, as `Targets` has them.
 
     Args:
-        statistics: of the styles, `{layer: what the style loss has}`.
-        means: of the size of their features, `{layer: number}`.
+        found: height and width of each style, its sums in float64, and those of the mean size of
+            its features, as `Totals` has both.
         style_weights: one a style; they sum to one.
         config: settings.
     """
     loss = STYLE_LOSSES[config.style_loss]
-    targets = {
-        name: loss.target(loss.blend([each[name] for each in statistics], style_weights))
-        for name in config.style_layers
-    }
+    targets = {}
+    for name in config.style_layers:
+        statistics = [
+            loss.finish(single(sums[name]), positions(area, name)) for area, sums, _ in found
+        ]
+        targets[name] = loss.target(loss.blend(statistics, style_weights))
     if not config.normalize_features:
         return targets, {name: jnp.ones(()) for name in layers_of(config)}
-    pairs = [(w, mean) for w, mean in zip(style_weights, means, strict=True)]
-    size = {
-        name: jnp.float32(max(sum(w * mean[name] for w, mean in pairs), 1e-6))
-        for name in layers_of(config)
-    }
+    size = {}
+    for name in layers_of(config):
+        means = [float(sizes[name]) / positions(area, name) for area, _, sizes in found]
+        mean = sum(w * m for w, m in zip(style_weights, means, strict=True))
+        size[name] = jnp.float32(max(mean, 1e-6))
     return targets, size
+
+
+def single(tree: Any) -> Any:
+    """In float32, on the device."""
+    return jax.tree.map(jnp.float32, tree)

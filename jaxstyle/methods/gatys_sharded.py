@@ -22,19 +22,19 @@ from jax.sharding import Mesh
 from jaxstyle import features as vgg
 from jaxstyle.config import StylizeConfig
 from jaxstyle.methods import gatys_updates
-from jaxstyle.methods.gatys_layout import Cutting, Sizes, layers_of
+from jaxstyle.methods.gatys_layout import Cutting, Sizes
 from jaxstyle.methods.gatys_parts import (
     Network,
+    Totals,
     Whole,
-    blended,
     describe,
     parts,
-    positions,
+    style_targets_of,
     style_term,
 )
 from jaxstyle.methods.gatys_scales import Scale
 from jaxstyle.methods.gatys_updates import State
-from jaxstyle.objective import STYLE_LOSSES, LossWeights, Sums, Targets, loss_weights
+from jaxstyle.objective import LossWeights, Sums, Targets, loss_weights, united
 from jaxstyle.rows import PICTURE_AXES, Layout
 
 # All that there is counts.
@@ -51,7 +51,7 @@ def objective(
     padding: str,
     layout: Layout,
 ) -> tuple[Array, dict[str, Array]]:
-    """`objective.objective` of a picture in strips; statistics are summed around the target's mean.
+    """`objective.objective` of a picture in strips, each summed around its own mean.
 
     Args:
         params: the network.
@@ -63,15 +63,10 @@ def objective(
         padding: of the network.
         layout: of the picture.
     """
-    loss = STYLE_LOSSES[config.style_loss]
-    centers = {
-        name: target.mean[0] if loss.centered else jnp.zeros(())
-        for name, target in targets.style.items()
-    }
-    given = params, variables, jnp.asarray(_BOUNDS), targets.content, centers, weights, whole
+    given = params, variables, jnp.asarray(_BOUNDS), targets.content, None, weights, whole
     sums, local = parts(*given, config=config, padding=padding, layout=layout)
-    numbers = whole.positions
-    style = style_term(sums, numbers, centers, targets.style, weights.style, config=config)
+    sums = {name: united(each) for name, each in sums.items()}
+    style = style_term(sums, whole.positions, targets.style, weights.style, config=config)
     terms = {"content": local["content"], "style": style, "tv": local["tv"]}
     total = terms["content"] + terms["style"] + terms["tv"]
     return total, {"total": total, **terms}
@@ -134,43 +129,28 @@ def make_targets(
         styles: pictures `[1, h, w, 3]`, each of its own size.
         style_weights: one a style; they sum to one.
     """
-    config = network.config
-    loss = STYLE_LOSSES[config.style_loss]
-    zeros: dict[str, Any] = dict.fromkeys(config.style_layers, np.float32(0))
-    kept, _ = _described(network, content, zeros)
-    statistics: list[dict[str, Any]] = []
-    means: list[dict[str, Any]] = []
-    for style in styles:
-        area: Sizes = style.shape[1:3]
-        numbers = {name: positions(area, name) for name in layers_of(config)}
-        _, (sums, sizes) = _described(network, style, zeros)
-        centers = zeros
-        if loss.centered:
-            # Around the mean nothing cancels, however many positions there are.
-            centers = {name: sums[name].first[0] / numbers[name] for name in sums}
-            _, (sums, _) = _described(network, style, centers)
-        statistics.append(
-            {name: loss.finish(sums[name], numbers[name], centers[name]) for name in sums}
-        )
-        means.append({name: float(sizes[name]) / numbers[name] for name in sizes})
-    style_targets, size = blended(statistics, means, style_weights, config)
+    kept, _ = _described(network, content)
+    found = [(style.shape[1:3], *_described(network, style)[1]) for style in styles]
+    style_targets, size = style_targets_of(found, style_weights, network.config)
     return Targets(kept, Layout(network.mesh).copy(style_targets), size)
 
 
 def _described(
-    network: Network, picture: np.ndarray, centers: dict[str, Any]
+    network: Network, picture: np.ndarray
 ) -> tuple[dict[str, Array], tuple[dict[str, Sums], dict[str, np.ndarray]]]:
-    """Features of a picture in strips, and its sums in the host's memory."""
+    """Features of a picture in strips, and its sums in the host's memory, in float64."""
     layout = network.layout(picture.shape[1])
     kept, sums = describe(
         network.params,
         layout.spread(picture),
-        *layout.copy((_BOUNDS, centers)),
+        layout.copy(_BOUNDS),
         config=network.config,
         padding=network.padding,
         layout=layout,
     )
-    return kept, jax.tree.map(np.asarray, sums)
+    totals = Totals()
+    totals.add(*sums)
+    return kept, totals.value
 
 
 # --- updates -------------------------------------------------------------------------------------

@@ -40,18 +40,18 @@ from jaxstyle.methods.gatys_layout import (
 )
 from jaxstyle.methods.gatys_parts import (
     Network,
+    Totals,
     Whole,
-    blended,
     compiled_here,
     describe,
     measure,
-    positions,
     pull,
+    single,
     slope,
+    style_targets_of,
 )
 from jaxstyle.methods.gatys_scales import Scale
 from jaxstyle.objective import (
-    STYLE_LOSSES,
     LossWeights,
     Sums,
     Targets,
@@ -121,17 +121,6 @@ def _allot(file: int, size: int) -> None:
 # --- targets -------------------------------------------------------------------------------------
 
 
-class _Totals:
-    """Sums over tiles, in float64."""
-
-    def __init__(self) -> None:
-        self.value: Any = None
-
-    def add(self, part: Any) -> None:
-        part = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part)
-        self.value = part if self.value is None else jax.tree.map(np.add, self.value, part)
-
-
 def make_targets(
     network: Network,
     content: np.ndarray,
@@ -150,22 +139,10 @@ def make_targets(
         side: of the tiles.
         room: for the content's features.
     """
-    config = network.config
-    loss = STYLE_LOSSES[config.style_loss]
     kept: dict[str, np.ndarray] = {}
     _described(network, content, side, keep=kept, room=room)
-    statistics: list[dict[str, Any]] = []
-    means: list[dict[str, Any]] = []
-    for style in styles:
-        sums, sizes = _described(network, style, side)
-        area: Sizes = style.shape[1:3]
-        numbers = {name: positions(area, name) for name in sizes}
-        statistics.append({})
-        for name, value in sums.items():
-            center, value = _recentered(value, numbers[name], np.zeros(()), loss)
-            statistics[-1][name] = loss.finish(_single(value), numbers[name], jnp.float32(center))
-        means.append({name: total / numbers[name] for name, total in sizes.items()})
-    style_targets, size = blended(statistics, means, style_weights, config)
+    found = [(style.shape[1:3], *_described(network, style, side)) for style in styles]
+    style_targets, size = style_targets_of(found, style_weights, network.config)
     return Targets(kept, style_targets, size)  # pyright: ignore[reportArgumentType]
 
 
@@ -179,20 +156,19 @@ def _described(
 ) -> tuple[dict[str, Sums], dict[str, Any]]:
     """Sums of a picture `[1, height, width, 3]`, and its features in the layers of the content."""
     size: Sizes = picture.shape[1:3]
-    totals = _Totals()
-    centers = dict.fromkeys(network.config.style_layers, np.float32(0))
+    totals = Totals()
     for tile in network.tiles(size, side):
         rows, columns = tile.seen
         layout = network.layout(rows.stop - rows.start)
         found, sums = describe(
             network.params,
             layout.spread(picture[:, rows, columns]),
-            *layout.copy((tile.bounds(size), centers)),
+            layout.copy(tile.bounds(size)),
             config=network.config,
             padding=network.padding,
             layout=layout,
         )
-        totals.add(sums)
+        totals.add(*sums)
         if keep is None:
             continue
         for name, features in found.items():
@@ -222,22 +198,6 @@ def _keep(
     kept[name][:, place[0], place[1]] = features[:, inside[0], inside[1]]
 
 
-def _recentered(sums: Sums, number: int, center: np.ndarray, loss: Any) -> tuple[np.ndarray, Sums]:
-    """The same sums around the mean, in float64, where that matters: there nothing cancels."""
-    if not loss.centered:
-        return center, sums
-    rest = sums.first / number
-    if sums.second.ndim == 2:
-        second = np.maximum(sums.second - number * rest**2, 0)
-    else:
-        second = sums.second - number * rest[:, :, None] * rest[:, None, :]
-    return center + rest[0], Sums(np.zeros_like(sums.first), second)
-
-
-def _single(sums: Any) -> Any:
-    return jax.tree.map(jnp.float32, sums)
-
-
 # --- the gradient --------------------------------------------------------------------------------
 
 
@@ -264,13 +224,8 @@ def value_and_gradient(
         The terms: `total`, `content`, `style` and `tv`.
     """
     config, size = network.config, variables.shape[1:3]
-    loss = STYLE_LOSSES[config.style_loss]
     tiles = network.tiles(size, side)
     whole = Whole.of(size, config)
-    centers = {
-        name: np.asarray(target.mean[0] if loss.centered else 0, np.float64)
-        for name, target in targets.style.items()
-    }
 
     # All tiles are of one size.
     layout = network.layout(tiles[0].row.stop - tiles[0].row.start)
@@ -286,19 +241,17 @@ def value_and_gradient(
         return network.params, part, layout.copy(tile.bounds(size)), content, around, weights, whole
 
     static = {"config": config, "padding": network.padding, "layout": layout}
-    totals, around = _Totals(), layout.copy(_single(centers))
-    for measured in _ahead(measure(*given(tile, around), **static) for tile in tiles):
-        totals.add(measured)
+    totals = Totals()
+    for measured in _ahead(measure(*given(tile, None), **static) for tile in tiles):
+        totals.add(*measured)
     _trim(tiles)
     sums, local = totals.value
-    for name in sums:
-        number = positions(size, name)
-        centers[name], sums[name] = _recentered(sums[name], number, centers[name], loss)
-    given_sums = _single(sums), whole.positions, _single(centers)
-    style, slopes = slope(*given_sums, targets.style, weights.style, config=config)
+    sums = single(sums)
+    style, slopes = slope(sums, whole.positions, targets.style, weights.style, config=config)
     into[...] = 0
-    slopes, centered = layout.copy((slopes, _single(centers)))
-    pulled = (pull(*given(tile, centered), slopes, **static) for tile in tiles)
+    means = {name: each.mean[0] for name, each in sums.items()}
+    slopes, means = layout.copy((slopes, means))
+    pulled = (pull(*given(tile, means), slopes, **static) for tile in tiles)
     for tile, gradient in zip(tiles, _ahead(pulled), strict=True):
         rows, columns = tile.seen
         into[:, rows, columns] += np.asarray(layout.gather(gradient))
