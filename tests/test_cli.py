@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 import jaxstyle
 from jaxstyle import cli, images, weights
-from jaxstyle.commands import optimise
+from jaxstyle.commands import optimise, options
 from jaxstyle.commands.resumption import Resumption
 from jaxstyle.config import PRESETS, StylizeConfig, preset
 from jaxstyle.methods import gatys
@@ -224,8 +224,11 @@ BASIC = ["photo.png", "wave.png", "-o", "out.png"]
         ([*BASIC, "--style-weights", "wave=1"], ["trained model", "wave.png is a painting"]),
         ([*BASIC, "--strength", "0.5"], ["--strength is for trained models", "--model"]),
         ([*BASIC, "--tile", "often"], ["auto, off or a number of pixels"]),
+        ([*BASIC, "--tile", "0"], ["a number of pixels, at least 1", "'0'"]),
         ([*BASIC, "--memory", "lots"], ["a size, as in 4GiB", "'lots'"]),
         ([*BASIC, "--memory", "0.0.1GB"], ["a size, as in 4GiB"]),
+        ([*BASIC, "--memory", "4"], ["--memory", "at least 16MiB, as in 4GiB", "4 bytes"]),
+        ([*BASIC, "--memory", "15.9MiB"], ["--memory", "at least 16MiB"]),
         ([*BASIC, "--interpolate", "3"], ["--interpolate is for trained models"]),
         ([*BASIC, "--init", "contnet"], ["--init", "did you mean content"]),
         ([*BASIC, "--device", "abacus"], ["'abacus'", "cpu"]),
@@ -1065,9 +1068,25 @@ def test_a_reader_that_has_left_is_no_error():
 
 
 def test_tiles_are_passed_on_and_said(command, fake, capsys):
-    assert command(*BASIC, "--tile", "64", "--memory", "1.5MiB") == 0
-    assert fake.how == {"tile": 64, "memory": 3 * 2**19, "resume": None, "devices": None}
+    assert command(*BASIC, "--tile", "64", "--memory", "16.5MiB") == 0
+    assert fake.how == {"tile": 64, "memory": 33 * 2**19, "resume": None, "devices": None}
     assert "in tiles of 64 pixels" in capsys.readouterr().err
     assert command(*BASIC, "--overwrite", "--tile", "off") == 0
     assert fake.how["tile"] is None
     assert "tiles" not in capsys.readouterr().err
+
+
+def test_memory_that_is_not_enough_is_said(command, fake, capsys, monkeypatch):
+    monkeypatch.setattr(options, "LEAST_MEMORY", 1)  # the network is a narrow one
+    small = ["--size", 512, "--memory", "1MiB"]
+    assert command(*BASIC, *small) == 0
+    errors = capsys.readouterr().err
+    found = re.search(r"not enough: an update in tiles of 64 pixels takes about (\d+) MiB", errors)
+    assert found
+    assert "less than that cannot be had" in errors
+    assert int(found[1]) > 1
+    assert command(*BASIC, *small, "--tile", "off", "--overwrite") == 0
+    errors = capsys.readouterr().err
+    assert "--memory is not enough: an update of the whole takes about" in errors
+    assert command(*BASIC, "--size", 512, "--memory", f"{found[1]}.9MiB", "--overwrite") == 0
+    assert "not enough" not in capsys.readouterr().err

@@ -60,6 +60,7 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
         UserError: Bad input.
     """
     arguments, progress = session.arguments, session.progress
+    options.check_memory(arguments)
     tasks, claimed = _check_paths(arguments)
     job = _load(arguments)
     _check_claims(claimed, tasks, job)
@@ -378,14 +379,28 @@ class Painter:
         return resumption.agree_on(usual, given=arguments.memory is not None)
 
     def _say_tiles(self, size: tuple[int, int], memory: int | None) -> None:
-        """Says how a large picture is computed."""
-        from jaxstyle.methods import gatys_sharded
+        """Says how a large picture is computed, and where that is more than what it may take."""
+        from jaxstyle.methods import gatys_layout, gatys_sharded
 
         tile = options.tile_of(self.job.arguments)
         cutting = gatys_sharded.cutting(tile, memory, self._devices, size)
-        side = cutting.of(self.job.features.params, self.job.config, size)
+        params, config = self.job.features.params, self.job.config
+        side = cutting.of(params, config, size)
         if side is not None:
             self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
+        if self.job.arguments.memory is None or cutting.memory is None:
+            return
+        layers, pixels = gatys_layout.layers_of(config), math.prod(size)
+        if side is not None:
+            pixels = min(pixels, (side + 2 * gatys_layout.reach(params, layers)) ** 2)
+        needed = int(gatys_layout.bytes_per_pixel(params, layers) * pixels)
+        if needed > cutting.memory:
+            how = "of the whole" if side is None else f"in tiles of {side} pixels"
+            least = "" if tile != "auto" else ", and less than that cannot be had"
+            self._progress.note(
+                f"--memory is not enough: an update {how} takes about {needed / 2**20:.0f} MiB"
+                f"{least}"
+            )
 
     def _optimise(
         self,

@@ -257,7 +257,9 @@ def tile(text: str) -> int | str:
     """A type of argument: `auto`, `off`, or a number of pixels."""
     if text in ("auto", "off"):
         return text
-    return _checked(text, int, lambda value: value >= 1, "auto, off or a number of pixels")
+    return _checked(
+        text, int, lambda value: value >= 1, "auto, off or a number of pixels, at least 1"
+    )
 
 
 def tile_of(arguments: argparse.Namespace) -> int | str | None:
@@ -278,6 +280,23 @@ def size_in_bytes(text: str) -> int:
     if found < 1:
         raise argparse.ArgumentTypeError(f"expected a size, as in 4GiB or 500MB; got {text!r}")
     return found
+
+
+LEAST_MEMORY = 16 * 2**20
+"""Less than that, `--memory` is a slip: a number without its unit means bytes."""
+
+
+def check_memory(arguments: argparse.Namespace) -> None:
+    """Refuses a `--memory` that nothing can be computed in.
+
+    Raises:
+        UserError: it is less than LEAST_MEMORY.
+    """
+    given = arguments.memory
+    if given is not None and given < LEAST_MEMORY:
+        raise UserError(
+            f"--memory: expected at least {LEAST_MEMORY >> 20}MiB, as in 4GiB; got {given} bytes"
+        )
 
 
 def shares(text: str) -> list[float] | dict[str, float]:
