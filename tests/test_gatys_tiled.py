@@ -139,26 +139,31 @@ def test_the_gradient_is_that_of_the_whole(name, pooling):
 # Where little varies, sums around anything but the mean cancel to rounding, or to NaN.
 @pytest.mark.parametrize(
     ("size", "low", "high"),
-    [(SIZE, 0.5, 0.52), (SIZE, 0.5, 0.5), ((3, 3), 0, 1)],  # of 3 x 3: one deep position
+    [
+        (SIZE, 0.5, 0.52),
+        (SIZE, 0.5, 0.502),
+        (SIZE, 0.5, 0.5),
+        ((3, 3), 0, 1),
+    ],  # of 3 x 3: one deep position
 )
 @pytest.mark.parametrize("name", ["wasserstein", "moments"])
 def test_what_varies_little_is_described_as_the_whole_is(name, size, low, high):
     config = replace(PLAIN, style_loss=name, pooling="avg")
-    content, coarse = picture(1, *size)[None], np.random.default_rng(2).random((1, *size, 3))
-    style = (low + (high - low) * coarse).astype(np.float32)
+    content, smooth = picture(1, *size)[None], picture(2, *size)[None]
+    style = low + (high - low) * (smooth - 0.25) / 0.5
     program = gatys_updates.program(config)
-    aims = make_targets(NETWORK.params, content, [style], (1.0,), program, "zero")
+    aims = make_targets(NETWORK.params, content, [style], (1.0,), program, "reflect")
     weights = loss_weights(config, aims)
 
     def loss(x):
-        return objective(NETWORK.params, x, aims, weights, program, "zero")[0]
+        return objective(NETWORK.params, x, aims, weights, program, "reflect")[0]
 
     total, wanted = jax.jit(jax.value_and_grad(loss))(content)
-    network = gatys_parts.Network(NETWORK.params, "zero", program)
+    network = gatys_parts.Network(NETWORK.params, "reflect", program)
     side = 1 if size == (3, 3) else 8
     own = gatys_tiled.make_targets(network, content, [style], (1.0,), side)
     for found, whole in zip(jax.tree.leaves(own.style), jax.tree.leaves(aims.style), strict=True):
-        np.testing.assert_allclose(found, whole, atol=2e-5 * np.abs(whole).max() + 1e-8)
+        np.testing.assert_allclose(found, whole, atol=1e-4 * np.abs(whole).max() + 1e-8)
     gradient = np.empty_like(content)
     found = gatys_tiled.value_and_gradient(network, content, own, weights, side, into=gradient)
     assert float(found["total"]) == pytest.approx(float(total), rel=1e-4)
