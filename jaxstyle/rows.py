@@ -173,8 +173,7 @@ class Strips(Layout):
     def gather(self, array: Array) -> Array:
         """From all strips, without what fills up."""
         stride = self.strip * self.mesh.size // array.shape[-3]
-        whole = _gatherer(self.mesh)(array).addressable_data(0)
-        return whole[..., : self.height // stride, :, :]
+        return gathered(array)[..., : self.height // stride, :, :]
 
     def map(self, function: Callable[..., Any], given: Any, made: Any) -> Callable[..., Any]:
         """A function of strips as one of the whole."""
@@ -253,6 +252,19 @@ class Strips(Layout):
         return jnp.where(row == -1, top, jnp.where(row == height, bottom, found))
 
 
+def gathered(array: Array) -> Array:
+    """An array, whole, on one device of this process; with what fills up the strips of one.
+
+    Every process must call it.
+
+    Args:
+        array: of one device, or of a mesh.
+    """
+    if not isinstance(array.sharding, NamedSharding):
+        return array
+    return _gatherer(array.sharding.mesh)(array).addressable_data(0)
+
+
 @functools.cache
-def _gatherer(mesh: Mesh) -> Any:
+def _gatherer(mesh: Any) -> Any:
     return jax.jit(lambda array: array, out_shardings=NamedSharding(mesh, COPIED))

@@ -161,7 +161,7 @@ def _scales(
         whole = gatys_sharded.to_host(resume.state, sizes[begun - 1][0])
         resume = resume._replace(state=whole)
     # A scale may have ended just there.
-    state, made = (None if resume is None else resume.state), None
+    state = None if resume is None else resume.state
     for scale, steps in enumerate(scale_steps(config, len(sizes)), 1):
         if scale < begun:
             continue
@@ -169,10 +169,11 @@ def _scales(
         canvas = images.resize(content, size)[None] if content.shape[:2] != size else content[None]
         resized = [resize_style(style, size, config) for style in styles]
         wanted, resized = match_colors(canvas, resized, config)
-        if mesh is None or made is None:
-            # As a run that goes on from here has it, to the bit.
-            made = None if state is None else _shown(state, config=compiled)
-        before = None if made is None else made[0]
+        before = None
+        if scale > begun:
+            # Of the state, as a run that goes on from here has it, to the bit.
+            shown = _shown(state, config=compiled)
+            before = rows.gathered(shown)[0, : sizes[scale - 2][0]]
         start = functools.partial(
             first_picture, before, init, wanted, resized, style_weights, config
         )
