@@ -6,19 +6,126 @@ wide as their texts need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxstyle import images
+from jaxstyle.config import StylizeConfig
 
 FloatArray = NDArray[np.float32]
 
 _MOST_COLUMNS = 6  # of a sheet along one dimension, before it is broken into rows
 _DOTS = 72  # in an inch, so that a point is a pixel
 _INK, _RULE = "#1c1c1c", 0.75
+_UNMADE = 0.9  # the grey of a picture that there is not
+NOT_MADE, LOST = "not made", "the loss is no number"
+"""What stands below a picture that there is not."""
+
+
+class Moot(NamedTuple):
+    """Why the values of a setting change nothing.
+
+    Attributes:
+        where: whether that is so with some settings.
+        reason: as the end of a sentence.
+        setting: another one, with which they would.
+        value: of that.
+    """
+
+    where: Callable[[StylizeConfig], bool]
+    reason: str
+    setting: str
+    value: str
+
+
+_FOR_ADAM = Moot(
+    lambda config: config.optimizer == "lbfgs",
+    "L-BFGS does not use it",
+    *("optimizer", "adam"),
+)
+_BETWEEN_SCALES = Moot(
+    lambda config: config.scales == 1,
+    "there is one scale only",
+    *("scales", "2"),
+)
+_MOOT = {
+    "seed": Moot(
+        lambda config: config.init == "content",
+        "all pictures start from the content, where nothing is random",
+        *("init", "noise"),
+    ),
+    "learning_rate": Moot(
+        lambda config: config.optimizer == "lbfgs",
+        "L-BFGS searches for its own",
+        *("optimizer", "adam"),
+    ),
+    "adam_b1": _FOR_ADAM,
+    "adam_b2": _FOR_ADAM,
+    "history": Moot(
+        lambda config: config.optimizer == "adam",
+        "Adam does not use it",
+        *("optimizer", "lbfgs"),
+    ),
+    "steps_factor": _BETWEEN_SCALES,
+    "scale_factor": _BETWEEN_SCALES,
+    "content_loss": Moot(
+        lambda config: config.content_weight == 0,
+        "the content loss has no weight",
+        *("content_weight", "1"),
+    ),
+    "style_loss": Moot(
+        lambda config: config.style_weight == 0,
+        "the style loss has no weight",
+        *("style_weight", "1"),
+    ),
+    "tv_loss": Moot(
+        lambda config: config.tv_weight == 0,
+        "the total variation has no weight",
+        *("tv_weight", "1"),
+    ),
+}
+
+
+def moot(
+    names: Sequence[str], configs: Sequence[StylizeConfig], *, has_start: bool = False
+) -> tuple[str, Moot] | None:
+    """A setting whose values would change no picture of a sheet, and why; None if there is none.
+
+    Args:
+        names: of the settings that vary.
+        configs: all settings of each picture.
+        has_start: all pictures start from one that was given.
+    """
+    for name in names:
+        found = _MOOT.get(name)
+        if name == "seed" and found is not None and has_start:
+            found = found._replace(
+                where=lambda _: True,
+                reason="all pictures start from a picture, where nothing is random",
+            )
+        if found is not None and all(map(found.where, configs)):
+            return name, found
+    return None
+
+
+def check_differences(
+    names: Sequence[str], configs: Sequence[StylizeConfig], *, has_start: bool = False
+) -> None:
+    """Refuses values that would change nothing; the arguments are those of `moot`.
+
+    Raises:
+        ValueError: there is such a setting; the message says why, and what would help.
+    """
+    found = moot(names, configs, has_start=has_start)
+    if found is not None:
+        name, why = found
+        raise ValueError(
+            f"vary: {name} has several values, but {why.reason}: leave it out, or set "
+            f"{why.setting} to {why.value}"
+        )
 
 
 class Labelled(NamedTuple):
@@ -78,9 +185,42 @@ def fitted(pixels: ArrayLike, size: tuple[int, int]) -> FloatArray:
         pixels: floating point `[h, w, 3]` in [0, 1].
         size: that height and width.
     """
-    height, width = np.shape(pixels)[:2]
+    return images.resize(pixels, fitted_size(np.shape(pixels)[:2], size))
+
+
+def fitted_size(own: Sequence[int], size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width that `fitted` gives a picture of its own height and width."""
+    height, width = own
     share = min(size[0] / height, size[1] / width)
-    return images.resize(pixels, (max(1, round(share * height)), max(1, round(share * width))))
+    return max(1, round(share * height)), max(1, round(share * width))
+
+
+def blank(size: tuple[int, int], lines: Sequence[str], why: str) -> Labelled:
+    """A grey in the place of a picture that there is not.
+
+    Args:
+        size: its height and width.
+        lines: of its label.
+        why: one more of them: NOT_MADE or LOST.
+    """
+    grey = np.broadcast_to(np.float32(_UNMADE), (*size, 3))
+    return Labelled(grey, [*lines, why])
+
+
+def sheet_size(
+    head: Sequence[Labelled], cells: Sequence[Labelled], *, columns: int
+) -> tuple[int, int]:
+    """The height and width of the sheet that `draw` makes; of the pictures only the shapes matter.
+
+    Args:
+        head: as for `draw`.
+        cells: as for `draw`.
+        columns: as for `draw`.
+
+    Raises:
+        ValueError: no cells, or less than one column.
+    """
+    return _lay_out(head, cells, columns).size
 
 
 def draw(head: Sequence[Labelled], cells: Sequence[Labelled], *, columns: int) -> FloatArray:
@@ -97,40 +237,66 @@ def draw(head: Sequence[Labelled], cells: Sequence[Labelled], *, columns: int) -
     Raises:
         ValueError: no cells, less than one column, or a picture of another shape or not finite.
     """
-    if not cells or columns < 1:
-        raise ValueError(f"expected cells and columns; got {len(cells)} and {columns}")
-    everything = [Labelled(_checked(pixels), list(lines)) for pixels, lines in (*head, *cells)]
-    widest = max(np.shape(pixels)[1] for pixels, _ in everything)
-    size = min(max(widest // 20, 12), 36)  # height of letters
-    letters = _Letters(size)
-    limit = max(2 * widest, 16 * size)
-    everything = [
-        Labelled(pixels, [letters.shortened(line, limit) for line in lines])
-        for pixels, lines in everything
-    ]
-    texts = [letters.width(line) for _, lines in everything for line in lines]
-    gap = size
-    width = max(widest, *texts) if texts else widest
-    rows = [*_rows(everything[: len(head)], columns), *_rows(everything[len(head) :], columns)]
-    heights = [_row_height(row, size) for row in rows]
-    rule = 2 * gap if head else 0
-    sheet = np.ones(
-        (gap + sum(heights) + gap * len(rows) + rule, gap + columns * (width + gap), 3), np.float32
+    head, cells = (
+        [Labelled(_checked(pixels), lines) for pixels, lines in part] for part in (head, cells)
     )
+    found = _lay_out(head, cells, columns)
+    gap, width = found.gap, found.width
+    sheet = np.ones((*found.size, 3), np.float32)
     above, top = -(-len(head) // columns), gap
-    for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
+    for number, (row, height) in enumerate(zip(found.rows, found.heights, strict=True)):
         if head and number == above:
-            sheet[top + gap // 2 : top + gap // 2 + max(1, size // 12), gap:-gap] = _RULE
-            top += rule
+            sheet[top + gap // 2 : top + gap // 2 + max(1, gap // 12), gap:-gap] = _RULE
+            top += 2 * gap
         tallest = max(np.shape(pixels)[0] for pixels, _ in row)
         for column, (pixels, lines) in enumerate(row):
             left = gap + column * (width + gap)
             _place(sheet, np.asarray(pixels), top, left, width, tallest)
             for index, line in enumerate(lines):
-                middle = top + tallest + round((index + 0.75) * _spacing(size))
-                letters.write(line, left + width // 2, middle)
+                middle = top + tallest + round((index + 0.75) * _spacing(gap))
+                found.letters.write(line, left + width // 2, middle)
         top += height + gap
-    return sheet * letters.drawn(sheet.shape[0], sheet.shape[1])
+    return sheet * found.letters.drawn(*found.size)
+
+
+class _Layout(NamedTuple):
+    """Where things are on a sheet, in pixels.
+
+    Attributes:
+        size: height and width of the sheet.
+        rows: pictures, with lines that fit below them; those of the head come first.
+        heights: of the rows.
+        width: of a column.
+        gap: between rows, and between columns; and the height of the letters.
+        letters: to write with.
+    """
+
+    size: tuple[int, int]
+    rows: list[Sequence[Labelled]]
+    heights: list[int]
+    width: int
+    gap: int
+    letters: _Letters
+
+
+def _lay_out(head: Sequence[Labelled], cells: Sequence[Labelled], columns: int) -> _Layout:
+    if not cells or columns < 1:
+        raise ValueError(f"expected cells and columns; got {len(cells)} and {columns}")
+    widest = max(np.shape(pixels)[1] for pixels, _ in (*head, *cells))
+    gap = min(max(widest // 20, 12), 36)
+    letters = _Letters(gap)
+    limit = max(2 * widest, 16 * gap)
+    everything = [
+        Labelled(pixels, [letters.shortened(line, limit) for line in lines])
+        for pixels, lines in (*head, *cells)
+    ]
+    texts = [letters.width(line) for _, lines in everything for line in lines]
+    width = max(widest, *texts) if texts else widest
+    rows = [*_rows(everything[: len(head)], columns), *_rows(everything[len(head) :], columns)]
+    heights = [_row_height(row, gap) for row in rows]
+    rule = 2 * gap if head else 0
+    size = gap + sum(heights) + gap * len(rows) + rule, gap + columns * (width + gap)
+    return _Layout(size, rows, heights, width, gap, letters)
 
 
 def _rows(pictures: Sequence[Labelled], columns: int) -> list[Sequence[Labelled]]:

@@ -300,6 +300,38 @@ def test_columns_grow_with_their_labels():
     assert endless.shape[1] < 2 * 16 * 12 + 60
 
 
+def test_the_size_of_a_sheet_is_known_before_it_is_drawn():
+    for head, cells, columns in (
+        ([], [labelled(RED, "a")], 1),
+        ([labelled(BLUE, "head", size=(20, 90))], [labelled(RED, "one", "two")] * 5, 2),
+        ([labelled(BLUE)] * 3, [labelled(RED, "content-weight 0.35"), labelled(RED)], 2),
+    ):
+        wanted = sheets.draw(head, cells, columns=columns).shape[:2]
+        assert sheets.sheet_size(head, cells, columns=columns) == wanted
+    with pytest.raises(ValueError, match="expected cells and columns"):
+        sheets.sheet_size([], [], columns=1)
+
+
+def test_what_is_not_there_is_grey_and_says_so():
+    found = sheets.blank((30, 40), ["#1", "seed 3"], sheets.LOST)
+    assert found.lines == ["#1", "seed 3", "the loss is no number"]
+    assert np.shape(found.pixels) == (30, 40, 3)
+    assert 0.5 < np.min(found.pixels) == np.max(found.pixels) < 1
+
+
+def test_values_that_change_nothing():
+    configs = [replace(SMALL, history=history) for history in (5, 10)]
+    with pytest.raises(ValueError, match=r"history has several.*set optimizer to lbfgs"):
+        sheets.check_differences(["style", "history"], configs)
+    # Where one picture uses it, it is of use.
+    sheets.check_differences(["history"], [*configs, replace(SMALL, optimizer="lbfgs")])
+    sheets.check_differences(["style_weight", "steps"], configs)
+    noise = [replace(SMALL, init="noise", seed=seed) for seed in (1, 2)]
+    sheets.check_differences(["seed"], noise)
+    with pytest.raises(ValueError, match="start from a picture"):
+        sheets.check_differences(["seed"], noise, has_start=True)
+
+
 def test_what_cannot_be_drawn():
     for cells, columns in (([], 2), ([labelled(RED, "a")], 0)):
         with pytest.raises(ValueError, match="expected cells and columns"):
@@ -482,7 +514,23 @@ def test_mistakes(sheet, fake, capsys):
     Path("folder").mkdir()
     for arguments, expected in (
         (["photo.png", "wave.png"], "one picture only"),
-        (["photo.png", "wave.png", "--seed", "1,2"], "--init style-stats or --init noise"),
+        (["photo.png", "wave.png", "--seed", "1,2"], "or add --init noise"),
+        (["photo.png", "wave.png", "--history", "5,10"], "add --optimizer lbfgs"),
+        (["photo.png", "wave.png", "--scale-factor", "2,3", "--scales", "1"], "add --scales 2"),
+        (["photo.png", "wave.png", "--steps-factor", "1,0.5", "--scales", "1"], "add --scales 2"),
+        (
+            ["photo.png", "wave.png", "--adam-b1", "0.8,0.9", "--optimizer", "lbfgs"],
+            "add --optimizer adam",
+        ),
+        (
+            ["photo.png", "wave.png", "--style-loss", "gatys,moments", "--style-weight", "0"],
+            "add --style-weight 1",
+        ),
+        (["photo.png", "wave.png", "--init", "noise,content"], "one start for all pictures"),
+        (
+            ["photo.png", "wave.png", "--keep-colors", "luminance,match", "--seed", "1,2"],
+            "(one of luminance, match)",
+        ),
         (["photo.png", "wave.png", "--seed", "1,2", "--init", "dots.png"], "start from a picture"),
         (["photo.png", "wave.png", "--learning-rate", "1,2", "--optimizer", "lbfgs"], "L-BFGS"),
         (["photo.png", "wave.png", "--style-weight", "1,2,1.0"], "1 is there twice"),
@@ -502,6 +550,24 @@ def test_mistakes(sheet, fake, capsys):
         assert len(error.splitlines()) == 1
     assert not fake.calls
     assert not Path("sheet.png").exists()
+
+
+def test_nothing_is_drawn_before_the_pictures_are_made(sheet, fake, monkeypatch, capsys):
+    """But a sheet that its format cannot hold is refused by then."""
+    draw, before = sheets.draw, []
+
+    def noted(*given, **options):
+        before.append(len(fake.calls))
+        return draw(*given, **options)
+
+    monkeypatch.setattr(sheets, "draw", noted)
+    assert sheet(*TWO) == 0
+    assert before == [1]
+    monkeypatch.setattr(images, "_LONGEST_SIDE", {"WEBP": 100})
+    words = ["--features", "net.safetensors", "--size", "32", "--overwrite"]
+    assert cli.main(["sheet", *TWO, *words, "-o", "sheet.webp"]) == 2
+    assert "WEBP holds at most 100 pixels a side" in capsys.readouterr().err
+    assert len(fake.calls) == len(before) == 1
 
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.json"])

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from jaxstyle.methods.gatys_batch import Group, Iterates
 
 _WORDING = Wording(lost="quit at once; the sheet was not written")
-_UNMADE = 0.9  # the grey of a picture that there is not
 
 
 class _Made(NamedTuple):
@@ -140,8 +139,19 @@ def _plan(session: Session) -> _Plan:
     columns = sheets.column_count([len(values) for _, values in dimensions])
     plan = _Plan(arguments, dimensions, cells, columns, content, size, job)
     # Some formats have a limit, which is better known now.
-    images.check_output_path(arguments.output, size=_draw(plan, {}).shape[:2])
+    images.check_output_path(arguments.output, size=_largest_size(plan))
     return plan
+
+
+def _largest_size(plan: _Plan) -> tuple[int, int]:
+    """Height and width of the sheet, if there is something to say of each picture."""
+    sizes = [sheets.fitted_size(style.shape[:2], plan.size) for style in plan.job.styles]
+    names = [plan.arguments.content.name, *(path.name for path in plan.arguments.styles)]
+    head = [
+        sheets.blank(size, [], name) for size, name in zip([plan.size, *sizes], names, strict=True)
+    ]
+    cells = [sheets.blank(plan.size, cell.lines, sheets.LOST) for cell in plan.cells]
+    return sheets.sheet_size(head, cells, columns=plan.columns)
 
 
 # The pictures
@@ -215,6 +225,8 @@ def _place(before: int, count: int, total: int) -> str:
     """How progress calls a group."""
     if count == total:
         return f"{total} pictures"
+    if count == 1:
+        return f"picture {before + 1} of {total}"
     return f"pictures {before + 1} to {before + count} of {total}"
 
 
@@ -256,8 +268,7 @@ def _drawn(
     """A picture and its label, which says what became of it if it is not as it should be."""
     lines = list(cell.lines)
     if made is None or not made.is_picture:
-        lines.append("not made" if made is None else "the loss is no number")
-        return sheets.Labelled(np.full((*size, 3), _UNMADE, np.float32), lines)
+        return sheets.blank(size, lines, sheets.NOT_MADE if made is None else sheets.LOST)
     if not made.finished:
         lines.append("unfinished")
     return sheets.Labelled(_on_white(images.resize(made.pixels, size), alpha), lines)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jaxstyle import sheets
 from jaxstyle.commands import options, processes
 from jaxstyle.commands.sheet_options import SIZE, Value, varied_names
-from jaxstyle.config import MAX_PIXELS, PRESETS, StylizeConfig
+from jaxstyle.config import INITS, MAX_PIXELS, PRESETS, StylizeConfig
 from jaxstyle.errors import UserError
 
 
@@ -50,6 +50,12 @@ class Cell(NamedTuple):
 
 def find_dimensions(arguments: argparse.Namespace) -> list[Dimension]:
     """What differs: styles, then options in the order in which they were given."""
+    start = getattr(arguments, "init", None)
+    if start is not None and "," in start and set(start.split(",")) <= {*INITS}:
+        raise UserError(
+            f"--init: expected one start for all pictures of a sheet, as in --init "
+            f"{start.partition(',')[0]}; got {start!r}"
+        )
     found = []
     if len(arguments.styles) > 1:
         names = Counter(path.name for path in arguments.styles)
@@ -144,14 +150,10 @@ def check_differences(
 ) -> None:
     """Refuses values that would change nothing."""
     names = [dimension.name for dimension in dimensions]
-    if "seed" in names and (has_start or cells[0].config.init == "content"):
-        start = "a picture" if has_start else "the content"
+    found = sheets.moot(names, [cell.config for cell in cells], has_start=has_start)
+    if found is not None:
+        name, why = found
         raise UserError(
-            f"--seed has several values, but all pictures start from {start}, where nothing is "
-            "random: leave it out, or add --init style-stats or --init noise"
-        )
-    if "learning_rate" in names and all(cell.config.optimizer == "lbfgs" for cell in cells):
-        raise UserError(
-            "--learning-rate has several values, but L-BFGS searches for its own: leave it out, or "
-            "add --optimizer adam"
+            f"{options.option_name(name)} has several values, but {why.reason}: leave it out, or "
+            f"add {options.option_name(why.setting)} {why.value}"
         )
