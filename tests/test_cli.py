@@ -223,6 +223,7 @@ BASIC = ["photo.png", "wave.png", "-o", "out.png"]
         ([*BASIC, "--style-weights", "0"], ["above 0"]),
         ([*BASIC, "--style-weights", "wave=1"], ["trained model", "wave.png is a painting"]),
         ([*BASIC, "--strength", "0.5"], ["--strength is for trained models", "--model"]),
+        ([*BASIC, "--keep-colors", "luminance,match"], ["--keep-colors", "one of luminance, m"]),
         ([*BASIC, "--tile", "often"], ["auto, off or a number of pixels"]),
         ([*BASIC, "--tile", "0"], ["a number of pixels, at least 1", "'0'"]),
         ([*BASIC, "--memory", "lots"], ["a size, as in 4GiB", "'lots'"]),

@@ -18,7 +18,7 @@ from jaxstyle import images, runtime, weights
 from jaxstyle.commands import options, paths, processes
 from jaxstyle.commands.beside import Beside
 from jaxstyle.commands.making import Session, memory_named, write_picture
-from jaxstyle.commands.progress import Moment, duration
+from jaxstyle.commands.progress import Moment, counted, duration
 from jaxstyle.commands.resumption import Resumption, fingerprint, has_states, state_folder
 from jaxstyle.config import INITS, PRESETS, StylizeConfig, did_you_mean, preset
 from jaxstyle.errors import UserError
@@ -105,7 +105,8 @@ def _start_devices(session: Session) -> Sequence[Any] | None:
         raise UserError("--state is for one process: leave it out, or --coordinator")
     session.stack.enter_context(jax.default_device(jax.local_devices()[0]))
     devices = jax.devices()
-    progress.note(f"rows are spread over {len(devices)} devices of {jax.process_count()} processes")
+    processes_there = counted(jax.process_count(), "process", "processes")
+    progress.note(f"rows are spread over {counted(len(devices), 'device')} of {processes_there}")
     return devices
 
 
@@ -347,8 +348,8 @@ class Painter:
         if finished and resumption is not None:
             resumption.finish()
         done = (
-            f"{task.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {steps} steps, "
-            f"{duration(time.monotonic() - begun)}"
+            f"{task.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, "
+            f"{counted(steps, 'step')}, {duration(time.monotonic() - begun)}"
         )
         if finished:
             self._progress.note(done)

@@ -180,14 +180,15 @@ def bare_options() -> dict[str, tuple[str, ...]]:
 def bind_bare_options(arguments: Sequence[str]) -> list[str]:
     """Writes a bare `--keep-colors` as `--keep-colors=luminance`, so that it eats no file name.
 
-    Only one of its own choices, as the next argument, counts as its value.
+    Only one of its own choices, as the next argument, counts as its value, or several of them
+    between commas, which is refused in its turn.
     """
     bare, bound = bare_options(), []
     for i, argument in enumerate(arguments):
         if argument == "--":
             return [*bound, *arguments[i:]]
-        following = arguments[i + 1] if i + 1 < len(arguments) else None
-        if argument in bare and following not in bare[argument]:
+        following = arguments[i + 1] if i + 1 < len(arguments) else ""
+        if argument in bare and not {*following.split(",")} <= {*bare[argument]}:
             argument = f"{argument}={bare[argument][0]}"
         bound.append(argument)
     return bound

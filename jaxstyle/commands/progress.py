@@ -187,6 +187,11 @@ def _is_terminal(stream: TextIO) -> bool:
         return True
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 step`, `2 steps`; the plural is the noun with an s unless it is given."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: `8 s`, `1 min 20 s`, `2 h 5 min`."""
     whole = max(0, round(seconds))
