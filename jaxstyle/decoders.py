@@ -141,6 +141,8 @@ def recognized(file: IO[bytes], name: str, max_pixels: int | None) -> Iterator[I
         with _pillow_guard(max_pixels), _open(file, formats) as image:
             check_size(image, max_pixels, name)
             yield image
+    except strips.NotUnderstoodError as error:
+        raise _broken(name, error) from error
     except strips.NotInStripsError as error:
         raise UserError(
             f"{name}: this TIFF cannot be read ({error}): expected unsigned whole numbers of 8 "
@@ -165,10 +167,14 @@ def recognized(file: IO[bytes], name: str, max_pixels: int | None) -> Iterator[I
             f"{name}: not enough memory to decode it; give a smaller picture"
         ) from error
     except Exception as error:  # the decoders raise anything at all on broken files
-        raise UserError(
-            f"{name}: the picture is truncated or broken ({reason_of(error)}); "
-            "get a whole copy of it, or open and save it in an image editor"
-        ) from error
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"{name}: the picture is truncated or broken ({reason_of(error)}); "
+        "get a whole copy of it, or open and save it in an image editor"
+    )
 
 
 def _open(file: IO[bytes], formats: list[str]) -> Image.Image:
