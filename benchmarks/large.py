@@ -25,8 +25,6 @@ from jaxstyle.commands import options
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
-# Photograph, picture, two moments, average, gradient, what is shown, the photograph's features.
-ARRAYS = 118
 
 
 def enlarged(path: Path, pixels: int) -> np.ndarray:
@@ -65,6 +63,7 @@ def measure(arguments: argparse.Namespace, pixels: int) -> dict[str, Any]:
         "tile": side,
         "seconds": seconds,
         "peak_gib": peak_mb() / 1024,
+        "arrays_gib": gatys_layout.host_bytes((height, width), features.params, config) / 2**30,
     }
 
 
@@ -78,8 +77,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     left.plot(megapixels, [row["us_a_pixel"] for row in rows], "o-")
     left.set(xscale="log", ylim=(0, None), xlabel="megapixels", ylabel="microseconds a pixel")
     right.plot(megapixels, [row["peak_gib"] for row in rows], "o-", label="peak")
-    arrays = [m * ARRAYS * 1e6 / 2**30 for m in megapixels]
-    right.plot(megapixels, arrays, "--", label=f"arrays of its size ({ARRAYS} bytes a pixel)")
+    arrays = [row["arrays_gib"] for row in rows]
+    each = round(arrays[-1] * 2**30 / rows[-1]["pixels"])
+    right.plot(megapixels, arrays, "--", label=f"arrays of its size ({each} bytes a pixel)")
     right.set(xscale="log", ylim=(0, None), xlabel="megapixels", ylabel="GiB")
     right.legend()
     figure.savefig(path, dpi=120)

@@ -12,9 +12,9 @@ import pytest
 from test_gatys import NETWORK, OTHER, PLAIN, STYLE, TERMS, picture
 
 from jaxstyle import features as vgg
-from jaxstyle import tiling
+from jaxstyle import tiling, weights
 from jaxstyle.commands.resumption import Resumption, fingerprint
-from jaxstyle.config import replace
+from jaxstyle.config import preset, replace
 from jaxstyle.errors import UserError
 from jaxstyle.methods import (
     gatys,
@@ -216,13 +216,57 @@ def test_large_blocks_are_given_back_where_memory_is_tight(monkeypatch, share, w
     tile = network.tiles(size, 16)[0]
     pixels = np.prod([span.stop - span.start for span in tile])
     each = gatys_layout.bytes_per_pixel(NETWORK.params, gatys_layout.layers_of(config))
-    needed = gatys_layout.host_bytes(size) + 3 * pixels * each
+    needed = gatys_layout.host_bytes(size, NETWORK.params, config) + 3 * pixels * each
     monkeypatch.setattr(gatys_tiled.tiling, "host_memory", lambda: int(share * needed))
     monkeypatch.setattr(gatys_tiled.runtime, "give_back_large_blocks", told.append)
     monkeypatch.setattr(gatys_tiled.Room, "of", lambda _: gatys_tiled.Room(mapped=False))
     for _ in gatys.stylize(CONTENT, [STYLE], features=NETWORK, config=config, tile=16):
         pass
-    assert told == [wanted]
+    assert told == [wanted, False]  # a picture after this one may be computed whole
+
+
+def test_bytes_beside_tiles():
+    size = (40, 20)
+
+    def bytes_of(params=NETWORK.params, **changes):
+        return gatys_layout.host_bytes(size, params, replace(PLAIN, **changes)) / 800
+
+    # Photograph, picture, two moments, gradient, what is shown; and 8 channels of relu2_1.
+    assert bytes_of() == 6 * 12 + 4 * 8 / 4
+    assert bytes_of(averaging=0.5) == bytes_of() + 12
+    assert bytes_of(content_layers={"relu1_1": 1, "pool1": 1}) == 6 * 12 + 4 * (6 + 6 / 4)
+    assert bytes_of(keep_colors="luminance") == bytes_of() + 12
+    assert bytes_of(optimizer="lbfgs") > 60 * 12 > bytes_of(optimizer="lbfgs", history=5)
+    heads = networks.random_params(heads={1: 64})
+    assert bytes_of(heads, content_layers={"relu1_1": 1}) == 6 * 12 + 4 * 64
+    # The account without settings is that of the default ones.
+    features = weights.load("lite")
+    config = preset("default", scale=features.scale, heads=features.heads)
+    assert gatys_layout.host_bytes(size, features.params, config) == gatys_layout.host_bytes(size)
+
+
+def test_searches_that_memory_has_no_room_for_are_refused(monkeypatch):
+    given = {"features": NETWORK, "config": replace(PLAIN, size=50), "tile": 16}
+    monkeypatch.setattr(tiling, "available_memory", lambda held=0: 37 * 50 * 200)
+    with pytest.raises(UserError, match=r"GiB for 50 x 37 pixels.*--optimizer adam.*--size"):
+        gatys.stylize(CONTENT, [STYLE], optimizer="lbfgs", **given)
+    gatys.stylize(CONTENT, [STYLE], optimizer="lbfgs", **given | {"tile": None})
+    gatys.stylize(CONTENT, [STYLE], **given)
+
+
+def test_memory_that_runs_out_is_told(monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(gatys_tiled.mmap, "mmap", none)
+    with pytest.raises(MemoryError, match="48 bytes"):
+        gatys_tiled.Room(mapped=False).zeros((1, 2, 2, 3))
+
+
+def test_the_network_is_uploaded_once(monkeypatch):
+    monkeypatch.setattr(gatys_updates, "platform", lambda: "gpu")
+    network = gatys_parts.Network.of(NETWORK, PLAIN)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(network.params))
 
 
 def test_a_disk_without_room_is_told(monkeypatch):

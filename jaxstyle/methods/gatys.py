@@ -7,8 +7,9 @@ begins with in `gatys_scales`; here is the course from the first update to the l
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jaxstyle import color, images, rows
 from jaxstyle import features as vgg
 from jaxstyle.config import INITS, StylizeConfig, preset, replace
 from jaxstyle.methods import gatys_sharded, gatys_tiled
-from jaxstyle.methods.gatys_layout import Cutting
+from jaxstyle.methods.gatys_layout import Cutting, host_bytes
 from jaxstyle.methods.gatys_scales import (
     Scale,
     check_picture,
@@ -103,8 +104,8 @@ def stylize(
             (`gatys_tiled`); None to compute it whole; "auto" for tiles where that takes too much.
         memory: bytes that an update may take; by default half of what is available. With
             `devices`, on each of them, or in each process where they are CPUs.
-        resume: the iterate to go on from, of the same call; its place and `state` are needed
-            (`gatys_sharded.to_host` makes one of a state in strips).
+        resume: the iterate to go on from, of the same call; its place and `state` are needed, in
+            strips or whole (`gatys_sharded.to_host`).
         devices: what to spread the rows of the picture over, with the same gradient
             (`gatys_sharded`), of all processes: each makes the same call, and yields the same. None
             for the default device.
@@ -112,11 +113,13 @@ def stylize(
 
     Yields:
         An `Iterate` an update, over all scales from coarse to fine. The last one is the result.
-        Where tiles are computed, its picture is a NumPy array that the next update overwrites.
+        Where tiles are computed with Adam, its picture and the arrays of its state are NumPy's,
+        and the next update overwrites them; in all other cases they are JAX's.
 
     Raises:
         ValueError: an unknown setting or layer, pictures of another shape, weights that do not
             match the styles, or devices that cannot share a picture.
+        UserError: L-BFGS in tiles, for which there is too little memory.
     """
     if isinstance(init, str):
         init, overrides["init"] = None, init
@@ -138,8 +141,10 @@ def stylize(
     if resume is not None and mesh is not None and jax.process_count() > 1:
         raise ValueError("a run of several processes cannot be gone on from")
     finest = scale_sizes(content.shape[0], content.shape[1], config)[-1]
-    cutting = gatys_sharded.cutting(tile, memory, devices, finest)
-    cutting.of(network.params, config, (1, 1))  # or it is refused
+    held = host_bytes(finest, network.params, config)
+    cutting = gatys_sharded.cutting(tile, memory, devices, finest, held=held)
+    if cutting.of(network.params, config, finest) is not None:
+        gatys_tiled.check_memory(network.params, config, finest)
     return _scales(content, pictures, weights, network, config, start, cutting, resume, mesh)
 
 
@@ -179,17 +184,19 @@ def _scales(
         )
         state, done = (resume.state, resume.step) if scale == begun and resume else (None, 0)
         run = Scale(features, config, wanted, resized, style_weights, start, state)
-        updates = _updates(run, cutting.of(features.params, config, size), mesh)
-        for step, (state, made, terms) in zip(range(done + 1, steps + 1), updates, strict=False):
-            picture = made
-            if config.keep_colors == "luminance":
-                picture = color.transfer_luminance(jnp.asarray(made), jnp.asarray(canvas))
-            yield Iterate(picture[0], step, steps, scale, len(sizes), terms, state)
+        cut = _updates(run, cutting.of(features.params, config, size), mesh)
+        with contextlib.closing(cut) as updates:
+            numbers = range(done + 1, steps + 1)
+            for step, (state, made, terms) in zip(numbers, updates, strict=False):
+                picture = made
+                if config.keep_colors == "luminance":
+                    picture = color.transfer_luminance(jnp.asarray(made), jnp.asarray(canvas))
+                yield Iterate(picture[0], step, steps, scale, len(sizes), terms, state)
 
 
 def _updates(
     run: Scale, side: int | None, mesh: Mesh | None
-) -> Iterator[tuple[State, Array, dict[str, Array]]]:
+) -> Generator[tuple[State, Array, dict[str, Array]]]:
     """The updates of a scale, without an end: state, picture and terms."""
     if side is not None:
         yield from gatys_tiled.updates(run, side, mesh)

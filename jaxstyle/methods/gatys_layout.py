@@ -24,6 +24,11 @@ from jaxstyle.tiling import Span
 SIDES = (1024, 768, 512, 384, 256, 128, 64)
 # Bytes that an update takes to a byte of the features it computes, as measured on CPUs.
 _BYTES_A_BYTE = 3.6
+_PICTURE = 4 * 3  # bytes of a pixel
+# That are held when L-BFGS updates one, with what it computes: measured at 1 and 10 megapixels.
+_STATES_OF_SEARCH = 3
+# A pixel of the arrays beside tiles, with the default settings and network.
+_USUAL_BYTES = 116
 _END = 2**30  # beyond any tile
 
 Sizes = tuple[int, int]
@@ -121,6 +126,25 @@ def bytes_per_pixel(params: vgg.Parameters, layers: Sequence[str]) -> float:
     return 4 * _BYTES_A_BYTE * channels
 
 
+def _state_pictures(config: StylizeConfig) -> int:
+    """How many arrays of the picture's size the state of its optimisation has."""
+    # L-BFGS keeps the last picture, its update and its gradient beside pairs of both.
+    optimizer = 2 * config.history + 3 if config.optimizer == "lbfgs" else 2
+    return 1 + optimizer + (config.averaging > 0)
+
+
+def _kept_bytes(params: vgg.Parameters, config: StylizeConfig) -> float:
+    """What the content's features take, for each pixel."""
+    total, channels = 0.0, 0
+    for name in vgg.layer_names(params):
+        full = name.replace("relu", "conv") + "_to_vgg/bias"
+        channels = params[f"{name}/bias"].shape[0] if name.startswith("conv") else channels
+        if name in config.content_layers:
+            own = params[full].shape[0] if name.startswith("relu") and full in params else channels
+            total += 4 * own / 4 ** block_of(name)
+    return total
+
+
 def picture_bytes(params: vgg.Parameters, config: StylizeConfig, size: Sizes) -> int:
     """What an update of a picture takes that is computed whole, and the optimiser's state, about.
 
@@ -129,17 +153,29 @@ def picture_bytes(params: vgg.Parameters, config: StylizeConfig, size: Sizes) ->
         config: settings.
         size: height and width of the picture.
     """
-    copies = 2 * config.history if config.optimizer == "lbfgs" else 4
-    return round(math.prod(size) * (bytes_per_pixel(params, layers_of(config)) + 4 * 3 * copies))
+    computed = bytes_per_pixel(params, layers_of(config))
+    return round(math.prod(size) * (computed + _PICTURE * _state_pictures(config)))
 
 
-def host_bytes(size: Sizes) -> int:
+def host_bytes(
+    size: Sizes, params: vgg.Parameters | None = None, config: StylizeConfig | None = None
+) -> int:
     """What the arrays of a picture's size take that tiles are computed of, about.
 
-    They are the picture, the optimiser's two moments, the average, the gradient, what is shown, and
-    the content's features, which take about as much as two of them.
+    They are the photograph, the optimiser's state, the gradient, what is shown, and the content's
+    features; and while L-BFGS makes a state of another, two more of these.
+
+    Args:
+        size: height and width of the picture.
+        params: the network; None for what is usual.
+        config: settings; None likewise.
     """
-    return 8 * 4 * 3 * math.prod(size)
+    if params is None or config is None:
+        return _USUAL_BYTES * math.prod(size)
+    states = _STATES_OF_SEARCH if config.optimizer == "lbfgs" else 1
+    grey = config.keep_colors == "luminance"  # the losses see another photograph
+    pictures = 3 + grey + states * _state_pictures(config)
+    return round((_PICTURE * pictures + _kept_bytes(params, config)) * math.prod(size))
 
 
 def layers_of(config: StylizeConfig) -> list[str]:
@@ -158,7 +194,7 @@ class Cutting(NamedTuple):
     tile: int | str | None = "auto"
     memory: int | None = None
 
-    def settled(self, size: Sizes) -> Cutting:
+    def settled(self, size: Sizes, *, held: int | None = None) -> Cutting:
         """The same with a memory that is a number, where it is asked for.
 
         What is free differs from one moment to the next: with this, a picture has the same tiles
@@ -166,10 +202,12 @@ class Cutting(NamedTuple):
 
         Args:
             size: height and width of the picture, whose arrays take some of what is free.
+            held: what they take, `host_bytes`; by default what is usual.
         """
         if self.tile != "auto" or self.memory is not None:
             return self
-        return self._replace(memory=tiling.available_memory(held=host_bytes(size)) // 2)
+        held = host_bytes(size) if held is None else held
+        return self._replace(memory=tiling.available_memory(held=held) // 2)
 
     def of(self, params: vgg.Parameters, config: StylizeConfig, size: Sizes) -> int | None:
         """The side of the tiles for an update of a picture, or None to compute it whole.
@@ -184,7 +222,7 @@ class Cutting(NamedTuple):
         """
         layers = layers_of(config)
         each, margin = bytes_per_pixel(params, layers), reach(params, layers)
-        memory = self.settled(size).memory
+        memory = self.settled(size, held=host_bytes(size, params, config)).memory
 
         def fits(side: int) -> bool:
             return memory is None or each * (side + 2 * margin) ** 2 <= memory

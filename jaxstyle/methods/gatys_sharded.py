@@ -225,6 +225,8 @@ def cutting(
     memory: int | None,
     devices: Sequence[Any] | None,
     size: Sizes,
+    *,
+    held: int | None = None,
 ) -> Cutting:
     """How a picture may be cut into tiles whose rows lie on some devices, or on the default one.
 
@@ -234,11 +236,12 @@ def cutting(
             CPUs; by default half of what is available.
         devices: those of all processes; None for the default device.
         size: height and width of the picture at its finest scale.
+        held: what its arrays take in the host's memory; by default what is usual.
 
     Returns:
         The same in every process, with the memory of all devices together.
     """
-    found = Cutting(tile, memory).settled(size)
+    found = Cutting(tile, memory).settled(size, held=held)
     own = found.memory
     if devices is None or own is None:
         return found

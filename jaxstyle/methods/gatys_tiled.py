@@ -26,8 +26,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from jaxstyle import features as vgg
 from jaxstyle import runtime, strips, tiling
-from jaxstyle.config import StylizeConfig
+from jaxstyle.config import StylizeConfig, replace
 from jaxstyle.errors import UserError, reason_of
 from jaxstyle.methods import gatys_updates
 from jaxstyle.methods.gatys_layout import (
@@ -75,15 +76,24 @@ class Room(NamedTuple):
     mapped: bool
 
     @classmethod
-    def of(cls, size: Sizes) -> Room:
-        """Memory, if the arrays of a picture of that height and width leave half of it free."""
-        return cls(host_bytes(size) > tiling.host_memory() // 2)
+    def of(cls, needed: int) -> Room:
+        """Memory, if arrays of so many bytes leave half of it free."""
+        return cls(needed > tiling.host_memory() // 2)
 
     def zeros(self, shape: Sequence[int]) -> np.ndarray:
-        """An array of float32."""
+        """An array of float32.
+
+        Raises:
+            MemoryError: there is no memory for it.
+            UserError: there is no room on the disk.
+        """
         if not self.mapped:
             # Not from the allocator, which would keep it, in pieces, for what is smaller.
-            memory = mmap.mmap(-1, max(4 * math.prod(shape), 1))
+            size = max(4 * math.prod(shape), 1)
+            try:
+                memory = mmap.mmap(-1, size)
+            except OSError as error:
+                raise MemoryError(f"no {size} bytes: {reason_of(error)}") from error
             return np.frombuffer(memory, np.float32, math.prod(shape)).reshape(shape)
         with tempfile.TemporaryFile(prefix="jaxstyle-") as file:
             _allot(file.fileno(), max(4 * math.prod(shape), 1))
@@ -304,9 +314,24 @@ def updates(
     network = Network.of(run.features, run.config, mesh)
     styles = [np.asarray(style) for style in run.styles]
     content = np.asarray(run.content)
-    room = Room.of(content.shape[1:3])
+    held = host_bytes(content.shape[1:3], run.features.params, run.config)
+    room = Room.of(held)
     runtime.trim_memory()  # coarser scales may have been computed whole
-    runtime.give_back_large_blocks(_is_tight(network, content.shape[1:3], side))
+    runtime.give_back_large_blocks(_is_tight(network, content.shape[1:3], side, held))
+    try:
+        yield from _updates(network, run, content, styles, side, room)
+    finally:
+        runtime.give_back_large_blocks(False)  # what comes next may be computed whole
+
+
+def _updates(
+    network: Network,
+    run: Scale,
+    content: np.ndarray,
+    styles: Sequence[np.ndarray],
+    side: int,
+    room: Room,
+) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
     targets = make_targets(network, content, styles, run.style_weights, side, room)
     weights = loss_weights(run.config, targets)
     if network.config.optimizer == "lbfgs":
@@ -323,12 +348,32 @@ def updates(
         yield state, shown, terms
 
 
-def _is_tight(network: Network, size: Sizes, side: int) -> bool:
+def check_memory(params: vgg.Parameters, config: StylizeConfig, size: Sizes) -> None:
+    """Refuses a picture of that height and width in tiles whose arrays do not fit.
+
+    Those of Adam are mapped from files where they take too much, those of L-BFGS are not.
+
+    Raises:
+        UserError: that is so.
+    """
+    if config.optimizer != "lbfgs":
+        return
+    needed, free = host_bytes(size, params, config), tiling.available_memory()
+    if needed > free:
+        raise UserError(
+            f"L-BFGS takes about {needed / 2**30:.1f} GiB for {size[1]} x {size[0]} pixels, and "
+            f"{free / 2**30:.1f} are free: choose --optimizer adam, which takes "
+            f"{host_bytes(size, params, replace(config, optimizer='adam')) / 2**30:.1f}, or a "
+            "smaller --size"
+        )
+
+
+def _is_tight(network: Network, size: Sizes, side: int, held: int) -> bool:
     """Whether memory runs out if tiles come to be computed in several places of it."""
     tile = network.tiles(size, side)[0]
     pixels = (tile.row.stop - tile.row.start) * (tile.column.stop - tile.column.start)
     one = pixels * bytes_per_pixel(network.params, layers_of(network.config))
-    return host_bytes(size) + _PLACES * one > tiling.host_memory()
+    return held + _PLACES * one > tiling.host_memory()
 
 
 def _first_state(start: np.ndarray, config: StylizeConfig, room: Room) -> Any:

@@ -210,10 +210,10 @@ def jitted(platform: str) -> Jitted:
 
 
 def prepared(features: Weights) -> vgg.Parameters:
-    """The network as updates take it."""
+    """The network as updates take it, on the device, where it is uploaded once."""
     # Transformed kernels serve the convolution of the CPU alone.
     if platform() != "cpu":
-        return features.params
+        return jax.device_put(features.params)
     return vgg.prepare(features.params, padding=features.padding, brief=True)
 
 
