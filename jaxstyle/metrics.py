@@ -8,14 +8,22 @@ arguments and better if it is smaller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxstyle.distributions import gaussian_statistics, wasserstein2
+from jaxstyle.distributions import (
+    WassersteinTarget,
+    gaussian_statistics,
+    wasserstein2,
+    wasserstein2_target,
+)
 from jaxstyle.losses import channel_moments, check_array, choice, gram_matrix
 
 # Wang et al. 2004: window, constants of Eq. 13 relative to the range of the values.
@@ -252,31 +260,74 @@ def content_distance(features: Array, references: Array) -> Array:
     return _relative(*_pair("content_distance", features, references, argument="features"))
 
 
-def _gram_distance(x: Array, y: Array) -> Array:
-    return _relative(*(gram_matrix(z, normalize="positions") for z in (x, y)))
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("layers",), meta_fields=("form",))
+@dataclass(frozen=True)
+class StyleReferences:
+    """What `style_distance` needs of styles, from `style_references`.
+
+    Attributes:
+        layers: mapping from layer to what the form has of it, arrays `[batch, ...]`.
+        form: as for `style_distance`.
+    """
+
+    layers: Mapping[str, Any]
+    form: str
 
 
-def _moments_distance(x: Array, y: Array) -> Array:
-    return _relative(*(jnp.concatenate(channel_moments(z), axis=1) for z in (x, y)))
+def _gram(x: Array) -> Array:
+    return gram_matrix(x, normalize="positions")
 
 
-def _wasserstein_distance(x: Array, y: Array) -> Array:
-    own, style = gaussian_statistics(x), gaussian_statistics(y)
+def _moments(x: Array) -> Array:
+    return jnp.concatenate(channel_moments(x), axis=1)
+
+
+def _wasserstein_reference(y: Array) -> tuple[WassersteinTarget, Array]:
+    style = gaussian_statistics(y)
     variances = jnp.trace(style.covariance, axis1=1, axis2=2) / y.shape[-1]
-    # Both are means over channels. Rounding leaves equal pictures a little below 0.
-    power = jnp.mean(jnp.square(style.mean), axis=1) + variances
-    return jnp.maximum(wasserstein2(own, style), 0) / power
+    # Both are means over channels.
+    return wasserstein2_target(style), jnp.mean(jnp.square(style.mean), axis=1) + variances
 
 
-_STYLE_FORMS = {
-    "gram": _gram_distance,
-    "moments": _moments_distance,
-    "wasserstein": _wasserstein_distance,
+def _wasserstein_distance(x: Array, reference: tuple[WassersteinTarget, Array]) -> Array:
+    target, power = reference
+    # Rounding leaves equal pictures a little below 0.
+    return jnp.maximum(wasserstein2(gaussian_statistics(x), target), 0) / power
+
+
+# What is kept of a style, and the distance to that.
+_STYLE_FORMS: Mapping[str, tuple[Callable[[Array], Any], Callable[[Array, Any], Array]]] = {
+    "gram": (_gram, lambda x, gram: _relative(_gram(x), gram)),
+    "moments": (_moments, lambda x, moments: _relative(_moments(x), moments)),
+    "wasserstein": (_wasserstein_reference, _wasserstein_distance),
 }
 
 
+def style_references(references: Mapping[str, Array], *, form: str = "gram") -> StyleReferences:
+    """What `style_distance` needs of styles, once for all the pictures that are compared with them.
+
+    For `"wasserstein"` that is most of the work: the roots of the covariances.
+
+    Args:
+        references: mapping from layer to `[batch, height, width, channels]`.
+        form: as for `style_distance`.
+
+    Raises:
+        ValueError: an unknown form, no layers, or a wrong shape.
+    """
+    describe, _ = choice("style_references", "form", form, _STYLE_FORMS)
+    _check_layers("style_references", references)
+    for layer, y in references.items():
+        check_array("style_references", f"layer {layer!r}", y, "batch, height, width, channels")
+    kept = {layer: describe(jnp.asarray(y, jnp.float32)) for layer, y in references.items()}
+    return StyleReferences(kept, form)
+
+
 def style_distance(
-    features: Mapping[str, Array], references: Mapping[str, Array], *, form: str = "gram"
+    features: Mapping[str, Array],
+    references: Mapping[str, Array] | StyleReferences,
+    *,
+    form: str | None = None,
 ) -> Array:
     """Squared distance of the statistics of features relative to the style's, mean over layers.
 
@@ -292,22 +343,37 @@ def style_distance(
 
     Args:
         features: mapping from layer to `[batch, height, width, channels]`.
-        references: the same layers of the styles, `[batch or 1, any height, any width, channels]`.
-        form: one of the three above.
+        references: the same layers of the styles, `[batch or 1, any height, any width, channels]`,
+            or what `style_references` makes of them.
+        form: one of the three above, by default `"gram"`; prepared references have their own.
 
     Returns:
         `[batch]`, not negative; about 1 for features that are 0 everywhere. Of the style's they
         may make a value that is not finite.
 
     Raises:
-        ValueError: an unknown form, no layers, or layers or shapes that do not agree.
+        ValueError: an unknown form, or one beside prepared references of another; no layers, or
+            layers or shapes that do not agree.
     """
-    distance = choice("style_distance", "form", form, _STYLE_FORMS)
-    _check_layers("style_distance", features, references=references)
+    prepared = isinstance(references, StyleReferences)
+    form = form or (references.form if prepared else "gram")
+    describe, distance = choice("style_distance", "form", form, _STYLE_FORMS)
+    if prepared and references.form != form:
+        raise ValueError(
+            f"style_distance: expected no form beside references that were prepared for "
+            f"{references.form!r}, got {form!r}."
+        )
+    layers = references.layers if prepared else references
+    _check_layers("style_distance", features, references=layers)
     total = jnp.zeros((), jnp.float32)
     for layer, values in features.items():
         function = f"style_distance, layer {layer!r}"
-        x, y = _pair(function, values, references[layer], argument="features", any_size=True)
+        if prepared:
+            check_array(function, "features", values, "batch, height, width, channels")
+            x, y = jnp.asarray(values, jnp.float32), layers[layer]
+        else:
+            x, y = _pair(function, values, layers[layer], argument="features", any_size=True)
+            y = describe(y)
         total = total + distance(x, y)
     return total / len(features)
 

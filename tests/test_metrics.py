@@ -298,6 +298,10 @@ def test_style_distance_is_the_mean_over_layers(form, styles):
         pairs = [(x[k][i].astype(np.float64), y[k][i % styles].astype(np.float64)) for k in x]
         expected.append(np.mean([STYLES[form](*pair) for pair in pairs]))
     np.testing.assert_allclose(found, expected, rtol=1e-3)
+    # Prepared once, inside of compiled functions or outside, it is the same.
+    references = jax.jit(metrics.style_references, static_argnames="form")(y, form=form)
+    np.testing.assert_allclose(style_distance(x, references), found, rtol=1e-5)
+    np.testing.assert_allclose(metrics.style_distance(x, references, form=form), found, rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", STYLES)
@@ -324,6 +328,14 @@ def test_style_distance_refuses():
         metrics.style_distance(x, x["a"])
     with pytest.raises(ValueError, match=r"layer 'a': .*\[2 or 1, any height, any width, 5\]"):
         metrics.style_distance(x, {"a": _features(2, 3, 3, 4)})
+    with pytest.raises(ValueError, match=r"prepared for 'moments', got 'gram'"):
+        metrics.style_distance(x, metrics.style_references(x, form="moments"), form="gram")
+    with pytest.raises(ValueError, match=r"the layers \['a'\], got \['b'\]"):
+        metrics.style_distance(x, metrics.style_references(y))
+    with pytest.raises(ValueError, match="Did you mean 'gram'"):
+        metrics.style_references(x, form="gramm")
+    with pytest.raises(ValueError, match="batch, height, width, channels"):
+        metrics.style_references({"a": x["a"][0]})
 
 
 def test_perceptual_distance_is_equation_1():

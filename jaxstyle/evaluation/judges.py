@@ -63,7 +63,17 @@ class Judge:
         return self._extract(jnp.asarray(picture, jnp.float32)[None])
 
 
-def distances(made: Features, photo: Features, painting: Features) -> dict[str, float]:
+References = Mapping[str, metrics.StyleReferences]
+
+
+@jax.jit
+def references(painting: Features) -> References:
+    """What `distances` needs of the features of a painting, by the names of the figures."""
+    forms = ("gram", "moments", "wasserstein")
+    return {form: metrics.style_references(painting, form=form) for form in forms}
+
+
+def distances(made: Features, photo: Features, painting: References) -> dict[str, float]:
     """How far the features of a picture are from those of its photograph and of its painting."""
     return {name: float(value) for name, value in _distances(made, photo, painting).items()}
 
@@ -75,14 +85,12 @@ def likeness(picture: np.ndarray, photo: np.ndarray, painting: np.ndarray) -> di
 
 
 @jax.jit
-def _distances(made: Features, content: Features, style: Features) -> dict[str, Array]:
+def _distances(made: Features, content: Features, style: References) -> dict[str, Array]:
     found = {
         "content_distance": metrics.content_distance(made["relu4_1"], content["relu4_1"])[0],
         "perceptual": metrics.perceptual_distance(made, content)[0],
     }
-    for form in ("gram", "moments", "wasserstein"):
-        found[form] = metrics.style_distance(made, style, form=form)[0]
-    return found
+    return found | {name: metrics.style_distance(made, own)[0] for name, own in style.items()}
 
 
 @jax.jit

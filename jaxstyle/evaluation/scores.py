@@ -189,7 +189,10 @@ class Studio:
         Args:
             regions: of each photograph, `[h, w]` at the size of the features of `structure_layer`.
         """
-        paintings = {name: self.judge.features(found) for name, found in self.paintings.items()}
+        paintings = {
+            name: judges.references(self.judge.features(found))
+            for name, found in self.paintings.items()
+        }
 
         @functools.lru_cache(maxsize=1)  # those of a photograph follow each other
         def features_of(photo: str) -> judges.Features:
