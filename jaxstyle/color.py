@@ -13,6 +13,7 @@ luminance (`match_luminance` on the style beforehand, `transfer_luminance` after
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,30 @@ import jax.numpy as jnp
 LUMINANCE_WEIGHTS = (0.299, 0.587, 0.114)
 
 _METHODS = ("cholesky", "symmetric", "channel")
+
+
+class Statistics(NamedTuple):
+    """What matching needs of a reference: of a large picture they can be summed in bands.
+
+    Attributes:
+        mean: of the colours, `[batch, 3]`.
+        covariance: of the colours over pixels, `[batch, 3, 3]`.
+    """
+
+    mean: jax.Array
+    covariance: jax.Array
+
+
+def statistics(images: jax.Array) -> Statistics:
+    """Those of images [batch, height, width, 3].
+
+    Raises:
+        ValueError: the array has another shape or is not floating point.
+    """
+    _check_images(images, "images")
+    wide = _widened(images)
+    mean = _mean(wide)
+    return Statistics(mean[:, 0, 0], _covariance(wide - mean, 0.0))
 
 
 def luminance(images: jax.Array) -> jax.Array:
@@ -66,7 +91,7 @@ def transfer_luminance(images: jax.Array, content: jax.Array, *, clip: bool = Tr
 
 
 def match_luminance(
-    images: jax.Array, reference: jax.Array, *, eps: float = 1e-6, clip: bool = True
+    images: jax.Array, reference: jax.Array | Statistics, *, eps: float = 1e-6, clip: bool = True
 ) -> jax.Array:
     """Shifts and scales the luminance of images to the mean and deviation of a reference's.
 
@@ -76,7 +101,7 @@ def match_luminance(
 
     Args:
         images: [batch, height, width, 3], as a rule the style.
-        reference: [batch or 1, height', width', 3], as a rule the content.
+        reference: [batch or 1, height', width', 3], as a rule the content, or its `statistics`.
         eps: added to the variances.
         clip: whether to clip to [0, 1]; unclipped, mean and deviation are those of the reference.
 
@@ -86,17 +111,20 @@ def match_luminance(
     Raises:
         ValueError: the shapes do not fit or are not floating point.
     """
-    _check_pair(images, reference, "reference")
-    old, wanted = _widened(luminance(images)), _widened(luminance(reference))
-    mean_old, mean_wanted = (_mean(y) for y in (old, wanted))
-    scale = jnp.sqrt((_variance(wanted) + eps) / (_variance(old) + eps))
+    old = _widened(luminance(_checked(images, reference)))
+    found = reference if isinstance(reference, Statistics) else statistics(reference)
+    weights = jnp.asarray(LUMINANCE_WEIGHTS, found.mean.dtype)
+    mean_wanted = _product(found.mean, weights)[:, None, None, None]
+    variance = _product(_product(found.covariance, weights), weights)[:, None, None, None]
+    mean_old = _mean(old)
+    scale = jnp.sqrt((variance + eps) / (_variance(old) + eps))
     new = scale * (old - mean_old) + mean_wanted
     return _finish(_widened(images) + (new - old), images, clip)
 
 
 def match_moments(
     images: jax.Array,
-    reference: jax.Array,
+    reference: jax.Array | Statistics,
     *,
     method: str = "cholesky",
     eps: float = 1e-6,
@@ -119,7 +147,7 @@ def match_moments(
 
     Args:
         images: [batch, height, width, 3], as a rule the style.
-        reference: [batch or 1, height', width', 3], as a rule the content.
+        reference: [batch or 1, height', width', 3], as a rule the content, or its `statistics`.
         method: "cholesky", "symmetric" or "channel".
         eps: added to the variances; larger values keep noise in nearly grey images down.
         clip: whether to clip to [0, 1]; unclipped, the moments are those of the reference.
@@ -130,17 +158,19 @@ def match_moments(
     Raises:
         ValueError: the shapes do not fit, are not floating point, or the method is unknown.
     """
-    _check_pair(images, reference, "reference")
+    images = _checked(images, reference)
     if method not in _METHODS:
         raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
-    old, wanted = _widened(images), _widened(reference)
-    mean_old, mean_wanted = _mean(old), _mean(wanted)
+    old = _widened(images)
+    found = reference if isinstance(reference, Statistics) else statistics(reference)
+    mean_old, mean_wanted = _mean(old), found.mean[:, None, None]
     if method == "channel":
-        scale = jnp.sqrt((_variance(wanted) + eps) / (_variance(old) + eps))
+        variance = jnp.diagonal(found.covariance, axis1=1, axis2=2)[:, None, None]
+        scale = jnp.sqrt((variance + eps) / (_variance(old) + eps))
         return _finish(scale * (old - mean_old) + mean_wanted, images, clip)
     root = jnp.linalg.cholesky if method == "cholesky" else _symmetric_root
     root_old = root(_covariance(old - mean_old, eps))
-    root_wanted = root(_covariance(wanted - mean_wanted, eps))
+    root_wanted = root(found.covariance + eps * jnp.eye(3, dtype=found.covariance.dtype)[None])
     # A = R_R R_I^-1, solved as R_I^T A^T = R_R^T.
     transposed = jnp.linalg.solve(root_old.mT, jnp.broadcast_to(root_wanted.mT, root_old.shape))
     moved = jnp.einsum(
@@ -265,6 +295,22 @@ def _check_images(images: jax.Array, name: str) -> None:
         raise ValueError(f"{name}: expected shape [batch, height, width, 3], got {list(shape)}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{name}: expected floating point in [0, 1], got {dtype}")
+
+
+def _checked(images: jax.Array, reference: jax.Array | Statistics) -> jax.Array:
+    """The images; a ValueError where they and their reference do not fit."""
+    if not isinstance(reference, Statistics):
+        _check_pair(images, reference, "reference")
+        return images
+    _check_images(images, "images")
+    batch = jnp.shape(images)[0]
+    given = tuple(jnp.shape(reference.mean)), tuple(jnp.shape(reference.covariance))
+    if given not in [((number, 3), (number, 3, 3)) for number in (1, batch)]:
+        raise ValueError(
+            f"reference: expected a mean [{batch} or 1, 3] and a covariance [{batch} or 1, 3, 3], "
+            f"got {list(given[0])} and {list(given[1])}"
+        )
+    return images
 
 
 def _check_pair(images: jax.Array, other: jax.Array, name: str, *, same_size: bool = False) -> None:

@@ -71,6 +71,17 @@ def test_match_luminance_against_float64():
     np.testing.assert_allclose(result, np.broadcast_to(result[..., :1], result.shape), atol=1e-6)
 
 
+def test_statistics_stand_for_their_picture():
+    found = color.statistics(jnp.asarray(OTHER))
+    for mine, wanted in zip(found, moments(OTHER), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-5)
+    for match in (color.match_luminance, color.match_moments):
+        wanted = match(jnp.asarray(IMAGES), jnp.asarray(OTHER))
+        np.testing.assert_allclose(match(jnp.asarray(IMAGES), found), wanted, atol=1e-6)
+    with pytest.raises(ValueError, match=r"reference: expected a mean \[2 or 1, 3\]"):
+        color.match_moments(jnp.asarray(IMAGES), found._replace(mean=jnp.zeros((3, 3))))
+
+
 # --------------------------------------------------------------------------------------- moments
 
 

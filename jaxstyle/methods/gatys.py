@@ -29,6 +29,7 @@ from jaxstyle.methods.gatys_scales import (
     check_weights,
     first_picture,
     match_colors,
+    recolor,
     resize_style,
     scale_sizes,
     scale_steps,
@@ -189,8 +190,10 @@ def _scales(
             numbers = range(done + 1, steps + 1)
             for step, (state, made, terms) in zip(numbers, updates, strict=False):
                 picture = made
-                if config.keep_colors == "luminance":
-                    picture = color.transfer_luminance(jnp.asarray(made), jnp.asarray(canvas))
+                if config.keep_colors == "luminance" and isinstance(made, np.ndarray):
+                    recolor(made, canvas)  # the next update makes it anew
+                elif config.keep_colors == "luminance":
+                    picture = color.transfer_luminance(made, jnp.asarray(canvas))
                 yield Iterate(picture[0], step, steps, scale, len(sizes), terms, state)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxstyle import color, distributions, images
+from jaxstyle import color, distributions, images, strips
 from jaxstyle.config import StylizeConfig
 from jaxstyle.objective import blend_gaussians
 from jaxstyle.weights import Weights
@@ -70,15 +70,43 @@ def match_colors(
     """
     if config.keep_colors is None:
         return content, list(styles)  # without a copy: it may be large
-    content = jnp.asarray(content)
+    reference = _statistics(np.asarray(content))
     if config.keep_colors == "match":
-        return content, [color.match_moments(style, content) for style in styles]
-    matched = [color.match_luminance(style, content) for style in styles]
-    return _grey(content), [_grey(style) for style in matched]
+        return content, [color.match_moments(style, reference) for style in styles]
+    matched = [color.match_luminance(style, reference) for style in styles]
+    return _grey(np.asarray(content)), [jnp.asarray(_grey(np.asarray(s))) for s in matched]
 
 
-def _grey(pictures: Array) -> Array:
-    return jnp.broadcast_to(color.luminance(pictures), pictures.shape)
+def _statistics(pictures: np.ndarray) -> color.Statistics:
+    """Of the colours of `[1, height, width, 3]`, in float64, some rows at a time."""
+    height, width = pictures.shape[1:3]
+    mean, products = np.zeros(3), np.zeros((3, 3))
+    for strip in strips.band_slices(height, width):
+        mean += pictures[0, strip].sum((0, 1), dtype=np.float64) / (height * width)
+    for strip in strips.band_slices(height, width):
+        rest = pictures[0, strip].reshape(-1, 3) - mean
+        products += rest.T @ rest / (height * width)
+    return color.Statistics(jnp.float32(mean)[None], jnp.float32(products)[None])
+
+
+def _grey(pictures: np.ndarray) -> np.ndarray:
+    """The luminance `[1, height, width, 3]`, some rows at a time."""
+    made = np.empty(pictures.shape, np.float32)
+    for strip in strips.band_slices(*pictures.shape[1:3]):
+        made[:, strip] = color.luminance(jnp.asarray(pictures[:, strip]))
+    return made
+
+
+def recolor(pictures: np.ndarray, content: np.ndarray) -> None:
+    """`color.transfer_luminance` in place, some rows at a time.
+
+    Args:
+        pictures: `[1, height, width, 3]`, from which the luminance comes.
+        content: likewise: gives the colours.
+    """
+    for strip in strips.band_slices(*pictures.shape[1:3]):
+        given = jnp.asarray(pictures[:, strip]), jnp.asarray(content[:, strip])
+        pictures[:, strip] = color.transfer_luminance(*given)
 
 
 def initial_pictures(
