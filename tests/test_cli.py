@@ -14,11 +14,11 @@ from processes import ROOT, python
 from safetensors.numpy import save_file
 
 import jaxstyle
-from jaxstyle import cli, images, weights
+from jaxstyle import cli, images, tiling, weights
 from jaxstyle.commands import optimise, options
 from jaxstyle.commands.resumption import Resumption
 from jaxstyle.config import PRESETS, StylizeConfig, preset
-from jaxstyle.methods import gatys
+from jaxstyle.methods import gatys, gatys_layout
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -1075,6 +1075,18 @@ def test_tiles_are_passed_on_and_said(command, fake, capsys):
     assert command(*BASIC, "--overwrite", "--tile", "off") == 0
     assert fake.how["tile"] is None
     assert "tiles" not in capsys.readouterr().err
+
+
+def test_memory_is_half_of_what_the_arrays_leave(command, fake, monkeypatch):
+    """Those of L-BFGS are many."""
+    monkeypatch.setattr(tiling, "available_memory", lambda *, held=0: 2**40 - 2 * held)
+    taken = []
+    for more in ([], ["--optimizer", "lbfgs"]):
+        assert command(*BASIC, *SMALL, *more, "--overwrite") == 0
+        features = fake.calls[-1]["features"]
+        taken.append(gatys_layout.host_bytes((24, 32), features.params, fake.config))
+        assert fake.how["memory"] == 2**39 - taken[-1]
+    assert taken[1] > 5 * taken[0]
 
 
 def test_memory_that_is_not_enough_is_said(command, fake, capsys, monkeypatch):

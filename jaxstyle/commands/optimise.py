@@ -374,7 +374,8 @@ class Painter:
 
         arguments = self.job.arguments
         cutting = gatys_layout.Cutting(options.tile_of(arguments), arguments.memory)
-        usual = cutting.settled(size).memory
+        held = gatys_layout.host_bytes(size, self.job.features.params, self.job.config)
+        usual = cutting.settled(size, held=held).memory
         if resumption is None:
             return usual
         return resumption.agree_on(usual, given=arguments.memory is not None)
