@@ -174,6 +174,39 @@ def test_neighbours_exchange_rows_and_sums_are_added_once(height, padding, permu
     assert all(sharding.is_fully_replicated for sharding in terms.values())
 
 
+@pytest.mark.parametrize("name", ["wasserstein", "gatys"])
+def test_strips_of_tiles_exchange_no_more(name):
+    """Neither pass over the tiles gathers what is in strips."""
+    config = replace(PLAIN, style_loss=name)
+    content = picture(1, 64, 22)[None]
+    run = Sharded(config, content, [content], (1.0,), count=4, padding="zero")
+    targets, weights, whole = run.given
+    bounds = run.layout.copy(np.array([[0, 40], [0, 2**30]], np.int32))
+    part = run.layout.spread(content)
+    given = run.network.params, part, bounds, targets.content
+
+    def compiled(function, *arguments):
+        jitted = jax.jit(function, static_argnames=("config", "padding", "layout"))
+        return jitted.lower(*arguments, **run.static).compile()
+
+    measured = compiled(gatys_parts.parts, *given, None, weights, whole)
+    # Two convolutions and the variation; and the sums, once.
+    assert exchanges(measured) == {"collective-permute": 5, "all-reduce": 1}
+    sums = {
+        each: jax.eval_shape(lambda x: STYLE_LOSSES[name].sums(x, x[..., :1], None), x)
+        for each, x in gatys_parts.extract(NETWORK.params, content, config, "zero").items()
+    }
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), sums)
+    means = {each: one.mean[0] for each, one in zeros.items()}
+    slopes = {each: (one.mean, one.second) for each, one in zeros.items()}
+    around = run.layout.copy((means, slopes))
+    pulled = compiled(gatys_parts.pull.__wrapped__, *given, around[0], weights, whole, around[1])
+    found = exchanges(pulled)
+    assert found["collective-permute"] >= 5
+    assert not {*found} - {"collective-permute", "all-reduce"}
+    assert pulled.output_shardings.spec == rows.SPREAD
+
+
 # --- runs ----------------------------------------------------------------------------------------
 
 
