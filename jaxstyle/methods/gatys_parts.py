@@ -384,14 +384,14 @@ class Totals:
             sums: of the style's layers, around the mean of each part.
             numbers: that are simply added.
         """
-        sums, numbers = jax.tree.map(
+        parts, values = jax.tree.map(
             lambda leaf: np.asarray(leaf, np.float64), (dict(sums), dict(numbers))
         )
         before, others = self.value
         if before:
-            sums = {name: _with(before[name], each) for name, each in sums.items()}
-            numbers = {name: others[name] + number for name, number in numbers.items()}
-        self.value = {name: united(each) for name, each in sums.items()}, numbers
+            parts = {name: _with(before[name], each) for name, each in parts.items()}
+            values = {name: others[name] + number for name, number in values.items()}
+        self.value = {name: united(each) for name, each in parts.items()}, values
 
 
 def _with(one: Sums, other: Sums) -> Sums:

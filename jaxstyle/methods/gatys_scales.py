@@ -89,11 +89,15 @@ def _statistics(pictures: np.ndarray) -> color.Statistics:
     return color.Statistics(jnp.float32(mean)[None], jnp.float32(products)[None])
 
 
+# Compiled, for what operations leave between them takes more than the band.
+_luminance, _transferred = jax.jit(color.luminance), jax.jit(color.transfer_luminance)
+
+
 def _grey(pictures: np.ndarray) -> np.ndarray:
     """The luminance `[1, height, width, 3]`, some rows at a time."""
     made = np.empty(pictures.shape, np.float32)
     for strip in strips.band_slices(*pictures.shape[1:3]):
-        made[:, strip] = color.luminance(jnp.asarray(pictures[:, strip]))
+        made[:, strip] = _luminance(pictures[:, strip])
     return made
 
 
@@ -105,8 +109,7 @@ def recolor(pictures: np.ndarray, content: np.ndarray) -> None:
         content: likewise: gives the colours.
     """
     for strip in strips.band_slices(*pictures.shape[1:3]):
-        given = jnp.asarray(pictures[:, strip]), jnp.asarray(content[:, strip])
-        pictures[:, strip] = color.transfer_luminance(*given)
+        pictures[:, strip] = _transferred(pictures[:, strip], content[:, strip])
 
 
 def initial_pictures(
