@@ -18,7 +18,14 @@ import jaxstyle
 from jaxstyle import cli, convolution, images, objective, sheets
 from jaxstyle.commands import sheet_options
 from jaxstyle.config import StylizeConfig, preset, replace
-from jaxstyle.methods import gatys, gatys_batch, gatys_layout, gatys_scales, gatys_updates
+from jaxstyle.methods import (
+    gatys,
+    gatys_batch,
+    gatys_layout,
+    gatys_scales,
+    gatys_sheet,
+    gatys_updates,
+)
 from jaxstyle.methods.gatys_batch import Variant
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -665,6 +672,7 @@ def test_a_sheet_is_a_function(tmp_path):
         ({}, "several"),
         ({"seed": []}, "several"),
         ({"size": [32, 64]}, "one size"),
+        ({"history": [5, 10]}, "set optimizer to lbfgs"),
         ({"styleweight": [1, 2]}, "styleweight"),
         ({"style_loss": ["gatys", "none"]}, "style_loss"),
     ],
@@ -672,3 +680,18 @@ def test_a_sheet_is_a_function(tmp_path):
 def test_a_sheet_of_nothing_is_refused(vary, message):
     with pytest.raises(ValueError, match=message):
         jaxstyle.contact_sheet(CONTENT, {"wave": STYLE}, features=NETWORK, vary=vary, config=SMALL)
+
+
+def test_a_picture_that_was_lost_says_so_on_the_sheet(monkeypatch):
+    made = np.full((2, 24, 24, 3), 0.5, np.float32)
+    made[1] = np.nan
+    monkeypatch.setattr(gatys_sheet, "optimise_together", lambda *_, **__: made)
+    drawn = []
+    monkeypatch.setattr(
+        sheets, "draw", lambda head, cells, *, columns: drawn.extend(cells) or made[0]
+    )
+    jaxstyle.contact_sheet(
+        CONTENT, {"wave": STYLE}, features=NETWORK, vary={"style_weight": [1.0, 2.0]}, config=SMALL
+    )
+    assert "no number" not in " ".join(drawn[0].lines)
+    assert drawn[1].lines[-1] == "the loss is no number"

@@ -40,7 +40,8 @@ def fingerprint(*parts: Any) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            digest.update(repr(part.shape).encode() + np.ascontiguousarray(part).tobytes())
+            digest.update(repr(part.shape).encode())
+            digest.update(np.ascontiguousarray(part))  # as it lies there, without a copy
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]

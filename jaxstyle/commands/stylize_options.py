@@ -18,6 +18,8 @@ examples, with paintings:
   jaxstyle stylize photo.jpg wave.jpg mosaic.jpg -o out.png --style-weights 0.7,0.3
   jaxstyle stylize photos/ painting.jpg -o out/ --size 1024
   jaxstyle stylize photo.jpg painting.jpg -o out.png --size 4096 --shard
+  jaxstyle stylize photo.jpg painting.jpg -o out.png --size 6000 --memory 4GiB --state states/
+  jaxstyle stylize photo.jpg painting.jpg -o out.png --size 6000 --tile 512
 
 examples, with paintings in one go (--method adain):
   jaxstyle stylize photo.jpg painting.jpg --method adain -o out.png --strength 0.8
@@ -116,7 +118,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="keep the state of the optimisation there, every minute: the same command goes on "
-        "from it after a kill",
+        "from it after a kill, and removes it at the end",
     )
     options.add_picture_options(files)
 

@@ -22,8 +22,8 @@ class Sheet(NamedTuple):
 
     Attributes:
         image: float32 `[height, width, 3]` in [0, 1], the sheet: the photograph and the paintings,
-            and below a rule the pictures with their labels.
-        pictures: float32 `[n, height, width, 3]` in [0, 1].
+            and below a rule the pictures with their labels; grey where the loss became no number.
+        pictures: float32 `[n, height, width, 3]` in [0, 1]; NaN there.
         settings: of each picture: `style`, the painting's name, and what else differs.
         configs: all settings of each.
     """
@@ -65,8 +65,8 @@ def contact_sheet(
         The sheet, and what is on it.
 
     Raises:
-        ValueError: nothing or the size varies, an unknown setting or value, or pictures of another
-            shape.
+        ValueError: nothing or the size varies, or a setting whose values change nothing; an
+            unknown setting or value, or pictures of another shape.
     """
     if config is None:
         config = preset("default", scale=features.scale, heads=features.heads)
@@ -84,6 +84,7 @@ def contact_sheet(
     if not shown or not settings:
         raise ValueError("vary: expected several values of a setting, or several styles")
     configs = [replace(config, **{name: each[name] for name in vary}) for each in settings]
+    sheets.check_differences(list(vary), configs)
     variants = [
         Variant(paintings[each["style"]], own) for each, own in zip(settings, configs, strict=True)
     ]
@@ -91,14 +92,19 @@ def contact_sheet(
     given: dict[str, Any] = {"features": features, "group": group, "memory": memory}
     pictures = optimise_together(content, variants, **given)
     cells = [
-        sheets.Labelled(
-            np.nan_to_num(picture), sheets.label(number, {name: each[name] for name in shown})
-        )
+        _cell(picture, sheets.label(number, {name: each[name] for name in shown}))
         for number, (picture, each) in enumerate(zip(pictures, settings, strict=True), 1)
     ]
     columns = sheets.column_count([len(dimensions[name]) for name in shown])
     head = _head(content, paintings, pictures.shape[1:3])
     return Sheet(sheets.draw(head, cells, columns=columns), pictures, settings, configs)
+
+
+def _cell(picture: np.ndarray, lines: list[str]) -> sheets.Labelled:
+    """A picture of the sheet; one whose loss became no number is grey, and says so."""
+    if np.isfinite(picture).all():
+        return sheets.Labelled(picture, lines)
+    return sheets.blank(picture.shape[:2], lines, sheets.LOST)
 
 
 def _head(
