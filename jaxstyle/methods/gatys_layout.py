@@ -25,7 +25,7 @@ SIDES = (1024, 768, 512, 384, 256, 128, 64)
 # Bytes that an update takes to a byte of the features it computes, as measured on CPUs.
 _BYTES_A_BYTE = 3.6
 _PICTURE = 4 * 3  # bytes of a pixel
-# That are held when L-BFGS updates one, with what it computes: measured at 1 and 10 megapixels.
+# That are held when L-BFGS updates one, with what it computes: as measured at 10 megapixels.
 _STATES_OF_SEARCH = 3
 # A pixel of the arrays beside tiles, with the default settings and network.
 _USUAL_BYTES = 116
