@@ -41,7 +41,7 @@ def fingerprint(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(repr(part.shape).encode())
-            digest.update(np.ascontiguousarray(part))  # as it lies there, without a copy
+            digest.update(np.ascontiguousarray(part).data)  # as it lies there, without a copy
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:16]

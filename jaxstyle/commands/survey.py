@@ -28,20 +28,18 @@ def run(arguments: argparse.Namespace) -> int:
     if output is not None and output.suffix not in _FORMS:
         raise UserError(f"{output} must end in one of {', '.join(_FORMS)}")
     answers = _files(arguments.answers)
-    if output is not None:
-        beside = output.with_stem(f"{output.stem}-by-trial")
-        for path in (output, beside):
-            paths.check_new(path, [arguments.key, *answers], overwrite=arguments.overwrite)
+    targets = [] if output is None else [output, output.with_stem(f"{output.stem}-by-trial")]
+    for target in targets:
+        paths.check_new(target, [arguments.key, *answers], overwrite=arguments.overwrite)
     from jaxstyle.evaluation import survey, tables
 
     ratings = survey.read_answers(answers, arguments.key)
     table = survey.tabulate(ratings)
     by_trial = survey.tabulate_trials(ratings)
     sys.stdout.write(f"{tables.to_markdown(table)}\n{tables.to_markdown(by_trial)}")
-    if output is not None:
-        make = {".md": tables.to_markdown, ".csv": tables.to_csv, ".json": tables.to_json}
-        for path, made in ((output, table), (beside, by_trial)):
-            tables.write_file(path, make[output.suffix](made).encode())
+    make = {".md": tables.to_markdown, ".csv": tables.to_csv, ".json": tables.to_json}
+    for target, made in zip(targets, (table, by_trial), strict=False):
+        tables.write_file(target, make[target.suffix](made).encode())
     return 0
 
 
