@@ -525,6 +525,7 @@ def test_speed_is_measured_once(files, tmp_path, monkeypatch):
 def test_the_papers_tables_in_a_hurry(tmp_path, monkeypatch):
     """The shipped networks and configuration, on the pictures that come with the package."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "prepare", lambda **_: None)
     for name in ("photos", "paintings"):
         (tmp_path / name).mkdir()
     photo, painting = (ROOT / "examples" / f"{name}.jpg" for name in ("photo", "painting"))
