@@ -87,7 +87,7 @@ class Beside:
         """Says once what cannot be written, and why."""
         try:
             yield
-        except (UserError, OSError, ValueError, RuntimeError) as error:  # Orbax has the last two
+        except (UserError, OSError, ValueError) as error:
             problem = f"jaxstyle: warning: {what} cannot be written: {reason_of(error)}"
             if problem not in self._said:
                 self._session.progress.complain(problem)

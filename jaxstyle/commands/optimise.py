@@ -443,15 +443,17 @@ class Painter:
                 stopped = self.stopped()
                 if late is not None:
                     self._report(late, begun, picture)
+                more = (iterate.scale, iterate.step) != (iterate.scales, iterate.steps)
+                keeper = resumption if more and (stopped or time.monotonic() >= due) else None
                 # Losses are read a step late, so that the device need not wait for us; but not at
-                # the end of a scale, where the compiler may come next.
+                # the end of a scale, where the compiler may come next, nor after what is kept, lest
+                # a run that goes on from there leaves it out of its trace.
                 last, late, steps = iterate, iterate, steps + 1
-                if stopped or iterate.step == iterate.steps:
+                if keeper or stopped or iterate.step == iterate.steps:
                     self._report(iterate, begun, picture)
                     late = None
-                more = (iterate.scale, iterate.step) != (iterate.scales, iterate.steps)
-                if resumption and more and (stopped or time.monotonic() >= due):
-                    self._beside.keep(resumption, self._whole(iterate))
+                if keeper:
+                    self._beside.keep(keeper, self._whole(iterate))
                     due = time.monotonic() + _STATE_SECONDS
                 if stopped:
                     break
