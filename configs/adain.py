@@ -7,9 +7,10 @@
 
 The paper's encoder is VGG-19 to relu4_1, which `jaxstyle weights fetch vgg19` downloads; without
 the last two settings it is the network that comes with jaxstyle. From the paper's released code:
-content loss at relu4_1 to the normalised features, loss of means and deviations at relu1_1 to
-relu4_1 with a weight of 10, 160,000 steps of Adam on batches of 8 crops of 256 pixels. Its learning
-rate, 1e-4 / (1 + 5e-5 step), is the schedule `inverse_time` with a final fraction of 1/9.
+reflection at the borders, of the networks that encode and compare, too; content loss at relu4_1 to
+the normalised features, loss of means and deviations at relu1_1 to relu4_1 with a weight of 10,
+160,000 steps of Adam on batches of 8 crops of 256 pixels. Its learning rate, 1e-4 / (1 + 5e-5
+step), is the schedule `inverse_time` with a final fraction of 1/9.
 """
 
 from jaxstyle.methods import adain
@@ -20,7 +21,7 @@ def get_config() -> TrainConfig:
     """The settings of the run; see the module's text."""
     return TrainConfig(
         method="adain",
-        model=adain.Config(),
+        model=adain.Config(encoder_padding="reflect", padding="reflect"),
         steps=160_000,
         batch_size=8,
         crop_size=256,
