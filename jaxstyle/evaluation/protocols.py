@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,14 @@ def pair_records(context: Context) -> list[Record]:
     return records
 
 
+def _overall(
+    context: Context, records: Sequence[Record], columns: Sequence[Column], **options: Any
+) -> Table:
+    """`tables.overall` with all the rows, or the `methods` among the options."""
+    given = {"methods": list(context.painters), **context.statistics, **options}
+    return tables.overall(records, columns, **given)
+
+
 def by_style(
     context: Context, records: Sequence[Record], column: Column, *, name: str = ""
 ) -> Table:
@@ -77,14 +86,8 @@ def by_style(
 def distances(context: Context, records: Sequence[Record]) -> Section:
     """Distances to photographs and paintings, and a sheet of pictures."""
     present = [column for column in DISTANCES if any(column.key in row for row in records)]
-    whole = tables.overall(
-        records,
-        present,
-        methods=list(context.painters),
-        name="distances",
-        title="Distance to the painting and to the photograph",
-        **context.statistics,
-    )
+    title = "Distance to the painting and to the photograph"
+    whole = _overall(context, records, present, name="distances", title=title)
     each = [by_style(context, records, column) for column in present]
     folder = context.studio.folder
     shown = [(_plotted(context, whole, key), title) for key, title in _PLOTTED.items()]
@@ -102,7 +105,8 @@ def _on_common_pairs(
     methods = [name for name, painter in context.painters.items() if {*painter.styles} >= every]
     absent = [name for name in context.painters if name not in methods]
     notes = [f"Without {', '.join(absent)}, which know some of the paintings."] if absent else []
-    return tables.overall(
+    return _overall(
+        context,
         records,
         [*columns, *COMPOSITION, dataclasses.replace(_MIOU, title="MIoU of regions")],
         methods=methods,
@@ -110,7 +114,6 @@ def _on_common_pairs(
         title="The same pairs for all methods",
         common=True,
         notes=notes,
-        **context.statistics,
     )
 
 
@@ -155,14 +158,8 @@ def _save_sheet(context: Context, path: Path) -> None:
 def structure(context: Context, records: Sequence[Record]) -> Section:
     """Regions that are found again: those of people, and clusters."""
     config = context.studio.config
-    whole = tables.overall(
-        records,
-        STRUCTURE,
-        methods=list(context.painters),
-        name="structure",
-        title="Regions of the photograph found again (clusters of its features)",
-        **context.statistics,
-    )
+    title = "Regions of the photograph found again (clusters of its features)"
+    whole = _overall(context, records, STRUCTURE, name="structure", title=title)
     shown = [whole, by_style(context, records, _MIOU)]
     plots = [(_plotted(context, whole, _MIOU.key), "Clusters found again: MIoU")]
     if config.segmented and config.segments:
@@ -194,14 +191,14 @@ def _segmented(context: Context) -> list[Table]:
     records: list[Record] = []
     for name in context.one_pass:
         records += context.judged(name, "segmented", photos, pairs, score, beside=drawn)
-    whole = tables.overall(
+    whole = _overall(
+        context,
         records,
         STRUCTURE,
         methods=context.one_pass,
         name="structure_segmented",
         title="Regions of the photograph found again (drawn by people)",
         notes=context.left_out,
-        **context.statistics,
     )
     each = by_style(context, records, _MIOU, name="structure_segmented_by_style")
     return [whole, each, _five_tests(records, list(photos), context)]
@@ -231,14 +228,8 @@ def _five_tests(records: Sequence[Record], photos: Sequence[str], context: Conte
 
 def composition(context: Context, records: Sequence[Record]) -> Section:
     """Shares of the painting's clusters."""
-    shown = tables.overall(
-        records,
-        COMPOSITION,
-        methods=list(context.painters),
-        name="composition",
-        title="Composition of the painting found again",
-        **context.statistics,
-    )
+    title = "Composition of the painting found again"
+    shown = _overall(context, records, COMPOSITION, name="composition", title=title)
     each = by_style(context, records, COMPOSITION[0])
     plot = _plotted(context, shown, COMPOSITION[0].key)
     plots = ((plot, "Composition of the painting found again: MIoU of shares"),)

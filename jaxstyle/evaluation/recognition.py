@@ -20,14 +20,8 @@ from jaxstyle.evaluation.scores import Record, Studio
 RESAMPLES = 200
 """Samples of the bootstrap, at most: these figures are of many pictures at once."""
 
-COLUMNS = (
-    Column("accuracy", "accuracy", better="high"),
-    Column("precision", "precision", better="high"),
-    Column("recall", "recall", better="high"),
-    Column("f1", "F1", better="high"),
-    Column("auc", "AUC", better="high"),
-)
-_CLASSES = COLUMNS[1:4]
+_CLASSES = protocols.STRUCTURE[2:]  # precision, recall and F1, which each painting has
+COLUMNS = (*protocols.STRUCTURE[1:], Column("auc", "AUC", better="high"))
 _RECOGNIZED = Column("recognized", "share recognised", better="high")
 
 _TEXT = """\
