@@ -5,11 +5,11 @@
 
 `style` is a folder with the paintings that the shipped network of styles knows: feathers, la_muse,
 mondrian, mosaic, rain_princess, the_scream, udnie and wave. A row whose models are missing is left
-out; those of `cnn`, `cnn_bn` and `fnst` are trained with the configurations of the same names, one
-for each painting, as runs/cnn_wave: `--set methods.cnn.model=runs/cnn_{style}`. Which features
-judge is `--set features=`; photographs with segmentations of people are `segmented` and `segments`,
-and `training_content` those that the networks were trained on. docs/evaluation.md says why each
-protocol is what it is.
+out; those of `resnet_in`, `cnn`, `cnn_bn` and `fnst` are trained with the configurations of the same
+names, or all alike as resnet_in_narrow has it, one for each painting, as runs/cnn_wave: `--set
+methods.cnn.model=runs/cnn_{style}`. Which features judge is `--set features=`; photographs with
+segmentations of people are `segmented` and `segments`, and `training_content` those that the
+networks were trained on. docs/evaluation.md says why each protocol is what it is.
 """
 
 from jaxstyle.evaluation.config import EvaluateConfig, MethodConfig
@@ -28,6 +28,7 @@ def get_config() -> EvaluateConfig:
             "photo": MethodConfig(kind="photo"),
             "painting": MethodConfig(kind="painting"),
             "ResNet-IN": MethodConfig(kind="residual"),
+            "resnet_in": MethodConfig(kind="residual", model="runs/resnet_in_{style}"),
             "cnn": MethodConfig(kind="residual", model="runs/cnn_{style}"),
             "cnn_bn": MethodConfig(kind="residual", model="runs/cnn_bn_{style}"),
             "fnst": MethodConfig(kind="residual", model="runs/fnst_{style}"),

@@ -1074,7 +1074,14 @@ def test_tiles_are_passed_on_and_said(command, fake, capsys):
     assert "in tiles of 64 pixels" in capsys.readouterr().err
     assert command(*BASIC, "--overwrite", "--tile", "off") == 0
     assert fake.how["tile"] is None
-    assert "tiles" not in capsys.readouterr().err
+    assert not re.search("tiles|piece", capsys.readouterr().err)
+
+
+def test_it_is_said_where_tiles_are_asked_for_and_not_needed(command, fake, capsys):
+    assert command(*BASIC) == 0
+    assert "piece" not in capsys.readouterr().err
+    assert command(*BASIC, "--overwrite", "--tile", "auto") == 0
+    assert re.search(r"\d+ x \d+ pixels: in one piece", capsys.readouterr().err)
 
 
 def test_memory_is_half_of_what_the_arrays_leave(command, fake, monkeypatch):

@@ -180,14 +180,17 @@ def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("tile", "used", "said"), [(1, 4, "in tiles of 4 pixels"), (31, None, ""), ("off", None, "")]
+    ("tile", "used", "said"),
+    [(1, 4, "in tiles of 4 pixels"), (31, None, "in one piece"), ("auto", None, "in one piece")]
+    + [("off", None, "")],
 )
 def test_tiles_are_of_the_side_that_is_used(command, fake, capsys, tile, used, said):
     assert command(*ONE, "--tile", tile) == 0
     assert fake.painted[0]["tile"] == used
     found = capsys.readouterr().err
     assert said in found
-    assert ("tiles" in found) == bool(said)
+    assert ("tiles" in found) == (used is not None)
+    assert ("piece" in found) == (said == "in one piece")
     assert fake.limits == [(None if tile == "off" else "auto", None)]
 
 

@@ -15,7 +15,7 @@ from jaxstyle import images, runtime
 from jaxstyle.commands import paths
 from jaxstyle.commands.interruption import Wording
 from jaxstyle.commands.making import Session, memory_named, write_picture
-from jaxstyle.commands.options import tile_of
+from jaxstyle.commands.options import asked_for_tiles, tile_of
 from jaxstyle.commands.progress import duration
 from jaxstyle.errors import UserError
 
@@ -158,6 +158,8 @@ class Painter:
             session.progress.begin(label, [(height * width, 1)])
             if tile is not None:
                 session.progress.note(f"{width} x {height} pixels: in tiles of {tile} pixels")
+            elif asked_for_tiles(session.arguments):
+                session.progress.note(f"{width} x {height} pixels: in one piece")
         with memory_named(f"for {width} x {height} pixels: try --size, or --tile with less"):
             made = work.paint(task, images.resize(content.pixels, (height, width)), tile)
             made = np.concatenate(made, axis=1)

@@ -390,6 +390,8 @@ class Painter:
         side = cutting.of(params, config, size)
         if side is not None:
             self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
+        elif options.asked_for_tiles(self.job.arguments):
+            self._progress.note(f"{size[1]} x {size[0]} pixels: in one piece")
         if self.job.arguments.memory is None or cutting.memory is None:
             return
         layers, pixels = gatys_layout.layers_of(config), math.prod(size)
