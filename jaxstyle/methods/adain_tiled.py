@@ -24,7 +24,7 @@ from jax import Array
 
 from jaxstyle import losses, tiling, transfer
 from jaxstyle.methods import adain
-from jaxstyle.methods.adain import Code, Network
+from jaxstyle.methods.adain_network import LAST, Code, Network
 from jaxstyle.tiling import Span
 
 # Side of the tiles that are chosen for the user, in pixels.
@@ -303,7 +303,7 @@ def _gathered(
     mean, variance = (
         jnp.asarray(part, jnp.float32)[None] for part in (total.mean, total.variance)
     )  # [1, regions, channels]
-    if "masks" in sources and name == adain.LAST:
+    if "masks" in sources and name == LAST:
         weights = jnp.asarray(total.positions, jnp.float32)[None]
         return {"mean": mean, "variance": transfer.pooled(variance, weights)}
     return {"mean": mean[:, None], "variance": variance[:, None]}  # of the only region
@@ -334,7 +334,7 @@ def _statistics(
     )
     cells = features[network.levels[-1]].shape[1:3]
     shares = _counted(counts, cells, x.shape[1:3])
-    if masks is not None and name == adain.LAST:
+    if masks is not None and name == LAST:
         shares = shares * transfer.resize_masks(masks, *x.shape[1:3])[0]
     return _moments(x[0].astype(jnp.float32), shares)
 
