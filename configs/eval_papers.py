@@ -5,8 +5,8 @@
 
 `style` is a folder with the paintings that the shipped network of styles knows: feathers, la_muse,
 mondrian, mosaic, rain_princess, the_scream, udnie and wave. A row whose models are missing is left
-out; those of `resnet_in`, `cnn`, `cnn_bn` and `fnst` are trained with the configurations of the same
-names, or all alike as resnet_in_narrow has it, one for each painting, as runs/cnn_wave: `--set
+out; those of `resnet_in`, `cnn`, `cnn_bn` and `fnst` are trained with the configurations of the
+same names, or all alike as resnet_in_narrow has it, one for each painting, as runs/cnn_wave: `--set
 methods.cnn.model=runs/cnn_{style}`. Which features judge is `--set features=`; photographs with
 segmentations of people are `segmented` and `segments`, and `training_content` those that the
 networks were trained on. docs/evaluation.md says why each protocol is what it is.

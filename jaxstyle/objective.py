@@ -23,6 +23,7 @@ from jax import Array
 from jaxstyle import distributions, losses
 from jaxstyle import features as vgg
 from jaxstyle.config import StylizeConfig
+from jaxstyle.weight_files import IMAGENET_DEVIATION, IMAGENET_MEAN
 
 
 class Sums(NamedTuple):
@@ -325,19 +326,14 @@ def loss_weights(config: StylizeConfig, targets: Targets) -> LossWeights:
     )
 
 
-# Of ImageNet's colours, as torchvision and MXNet publish them.
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-
-
 def to_variables(pictures: Array, config: StylizeConfig) -> Array:
     """The variables of the optimisation: the pixels, or standardised ones."""
-    return (pictures - _IMAGENET_MEAN) / _IMAGENET_DEVIATION if config.standardize else pictures
+    return (pictures - IMAGENET_MEAN) / IMAGENET_DEVIATION if config.standardize else pictures
 
 
 def to_pictures(variables: Array, config: StylizeConfig) -> Array:
     """The inverse of `to_variables`."""
-    return variables * _IMAGENET_DEVIATION + _IMAGENET_MEAN if config.standardize else variables
+    return variables * IMAGENET_DEVIATION + IMAGENET_MEAN if config.standardize else variables
 
 
 def objective(

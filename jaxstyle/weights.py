@@ -7,11 +7,9 @@ code is ever read: pickles are refused by their suffix, and NumPy archives by wh
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,16 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxstyle import tensors
+from jaxstyle import tensors, weight_files
 from jaxstyle.config import FEATURE_SCALES, PADDINGS, did_you_mean
 from jaxstyle.errors import UserError
 
-# No VGG without its dense layers comes near it; it keeps a wrong file from filling the memory.
-_LARGEST_FILE = 2**30
-
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
 _TENSOR = re.compile(r"(preprocess|conv[1-5]_[1-9]|conv[1-5]_1_to_vgg)/(kernel|bias)")
-_KERAS_LAYER = re.compile(r"(?:^|/)block([1-5])_conv([1-9])/")
 
 
 class Weights(NamedTuple):
@@ -125,16 +119,17 @@ def load(spec: str | os.PathLike[str]) -> Weights:
 
     Args:
         spec: `lite` (embedded), `vgg19` or `vgg16` (fetched before), `random` (`random_vgg`), or a
-            file: `.safetensors` or `.npz` with the names of `Weights.params`, or `.h5`/`.hdf5` as
-            Keras writes VGG-16 and VGG-19, whose dense layers are left out. A name goes before a
-            file of the same name. A folder is that of a run of `jaxstyle.methods.distill`, and
-            stands for its latest checkpoint.
+            file: `.safetensors` or `.npz` with the names of `Weights.params`, `.safetensors` with
+            those of torchvision's VGG-16 and VGG-19, or `.h5`/`.hdf5` as Keras writes these; their
+            dense layers are left out. A name goes before a file of the same name. A folder is that
+            of a run of `jaxstyle.methods.distill`, and stands for its latest checkpoint.
 
     Returns:
         The parameters as float32, checked: names, shapes from layer to layer, and finite values.
         A safetensors file may state `padding`, `scale` and `source` in its metadata; without it,
         and for `.npz`, padding is `reflect` and scale `normalized`, as for the encoders of AdaIN
-        and WCT. Keras files are padded with zeros and of the Oxford scale.
+        and WCT. Those of torchvision and of Keras are padded with zeros, and of the torchvision and
+        the Oxford scale.
 
     Raises:
         UserError: The file is missing, damaged, of a kind that could run code, or not a VGG.
@@ -153,15 +148,15 @@ def load(spec: str | os.PathLike[str]) -> Weights:
     if suffix in _PICKLES:
         raise UserError(
             f"{path}: {suffix} files can run code when they are read, so they are refused: convert "
-            "it to .safetensors with tensors <layer>/kernel (height, width, inputs, outputs) and "
-            "<layer>/bias"
+            "it to .safetensors with torchvision's names, or with tensors <layer>/kernel (height, "
+            "width, inputs, outputs) and <layer>/bias"
         )
-    if suffix not in _READERS and not path.exists():
+    if suffix not in weight_files.READERS and not path.exists():
         names = ["lite", *REGISTRY, "random"]
         hint = did_you_mean(spec, names)
         raise UserError(f"no features {str(spec)!r}: neither {', '.join(names)} nor a file{hint}")
-    if suffix not in _READERS and path.is_file():
-        raise UserError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
+    if suffix not in weight_files.READERS and path.is_file():
+        raise UserError(f"{path}: expected a file that ends in {', '.join(weight_files.READERS)}")
     return _parse(path.stem, str(path), suffix, _read_bytes(path), source=path.name)
 
 
@@ -290,9 +285,8 @@ def save(
     metadata = {"padding": weights.padding, "scale": weights.scale, "source": weights.source}
     _check_metadata(metadata)
     check_params(weights.params)
-    arrays = {
-        key: np.ascontiguousarray(_floats(key, x, dtype)) for key, x in weights.params.items()
-    }
+    floats = weight_files.floats
+    arrays = {key: np.ascontiguousarray(floats(key, x, dtype)) for key, x in weights.params.items()}
     try:
         tensors.write(path, arrays, metadata)
     except OSError as error:
@@ -378,10 +372,10 @@ def _read_bytes(path: Path) -> bytes:
             raise UserError(f"{path} is a folder: expected a file of parameters")
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is not a regular file")
-        if (size := path.stat().st_size) > _LARGEST_FILE:
+        if (size := path.stat().st_size) > weight_files.LARGEST:
             raise UserError(
                 f"{path} has {size} bytes: expected a VGG without dense layers, "
-                f"{_LARGEST_FILE} at most"
+                f"{weight_files.LARGEST} at most"
             )
         return path.read_bytes()
     except OSError as error:
@@ -397,22 +391,13 @@ def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-# From bytes to arrays. Readers raise ValueError for what they cannot read.
-
-# Besides ValueError, what h5py, zipfile and NumPy raise for files with random bytes changed.
-_DAMAGED = (OSError, EOFError, KeyError, MemoryError, OverflowError, RuntimeError, SyntaxError)
-_DAMAGED += (TypeError,)
-
-_Contents = tuple[dict[str, np.ndarray], dict[str, str]]
-
-
 def _parse(name: str, label: str, suffix: str, data: bytes, *, source: str) -> Weights:
     """Weights from the bytes of a file; `label` is how errors call it."""
     try:
-        arrays, stated = _READERS[suffix](data)
+        arrays, stated = weight_files.READERS[suffix](data)
         metadata = {"padding": "reflect", "scale": "normalized", "source": source} | stated
         _check_metadata(metadata)
-        params = {key: _floats(key, arrays[key]) for key in sorted(arrays)}
+        params = {key: weight_files.floats(key, arrays[key]) for key in sorted(arrays)}
         check_params(params)
     except ValueError as error:
         raise UserError(f"{label}: {' '.join(str(error).split())}") from error
@@ -421,114 +406,7 @@ def _parse(name: str, label: str, suffix: str, data: bytes, *, source: str) -> W
     return Weights(name, params, padding, scale, source, sha256)
 
 
-def _read_safetensors(data: bytes) -> _Contents:
-    import safetensors
-
-    try:
-        tensors = safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"not a safetensors file, or a damaged one ({error})") from error
-    arrays = {key: _decode(key, **tensor) for key, tensor in tensors}
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata = header.get("__metadata__") or {}
-    return arrays, {key: metadata[key] for key in ("padding", "scale", "source") if key in metadata}
-
-
-def _decode(key: str, *, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
-    if dtype == "BF16":  # the upper half of a float32, which NumPy itself does not know
-        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    kinds = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-    if dtype not in kinds:
-        raise ValueError(f"{key} is of type {dtype}: expected F32, F16, BF16 or F64")
-    return np.frombuffer(data, kinds[dtype]).reshape(shape)
-
-
-def _read_npz(data: bytes) -> _Contents:
-    import tokenize
-    import zipfile
-    import zlib
-
-    damaged = (*_DAMAGED, ValueError, tokenize.TokenError, zlib.error)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _LARGEST_FILE:
-                raise ValueError(f"it unpacks to more than {_LARGEST_FILE} bytes")
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {key: np.asarray(archive[key]) for key in archive.files}, {}
-    except zipfile.BadZipFile as error:
-        raise ValueError("not an .npz file, or a damaged one") from error
-    except damaged as error:
-        raise ValueError(f"cannot be read as arrays ({error})") from error
-
-
-def _read_keras(data: bytes) -> _Contents:
-    """Convolutions of a Keras VGG, old layout or newer, with the weights' own preprocessing."""
-    import h5py
-
-    found: dict[str, list[Any]] = {}
-
-    def collect(path: str, item: object) -> None:
-        match = _KERAS_LAYER.search(path)
-        if match and isinstance(item, h5py.Dataset):
-            found.setdefault(f"conv{match[1]}_{match[2]}", []).append(item)
-
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            # A saved model has its optimiser's state beside its weights, under the same names.
-            root = file.get("model_weights", file)
-            if isinstance(root, h5py.Group):
-                root.visititems(collect)  # follows no link that leads out of the file
-            if not found:
-                raise ValueError("expected groups block1_conv1, block1_conv2, ... of a Keras VGG")
-            arrays = _preprocess_oxford()
-            for layer, datasets in found.items():
-                arrays[f"{layer}/kernel"] = _only(layer, "kernel", 4, datasets)
-                arrays[f"{layer}/bias"] = _only(layer, "bias", 1, datasets)
-    except _DAMAGED as error:
-        raise ValueError(f"not an HDF5 file, or a damaged one ({error})") from error
-    return arrays, {"padding": "zero", "scale": "oxford"}
-
-
-def _only(layer: str, part: str, rank: int, datasets: list[Any]) -> np.ndarray:
-    fitting = [dataset for dataset in datasets if dataset.ndim == rank]
-    if len(fitting) != 1:
-        group = layer.replace("conv", "block").replace("_", "_conv")
-        shapes = ", ".join(str(dataset.shape) for dataset in datasets)
-        raise ValueError(f"{group} has arrays {shapes}: expected one {part}, of rank {rank}")
-    if fitting[0].external or fitting[0].is_virtual:
-        raise ValueError(f"{fitting[0].name} keeps its values in another file")
-    if fitting[0].nbytes > _LARGEST_FILE:
-        raise ValueError(f"{fitting[0].name} has shape {fitting[0].shape}: too large for a VGG")
-    return fitting[0][()]
-
-
-def _preprocess_oxford() -> dict[str, np.ndarray]:
-    """RGB in [0, 1] to BGR in 0-255 minus the mean colour of the training images."""
-    kernel = np.zeros((1, 1, 3, 3), np.float32)
-    kernel[0, 0, [0, 1, 2], [2, 1, 0]] = 255.0
-    bias = -np.array([103.939, 116.779, 123.68], np.float32)
-    return {"preprocess/kernel": kernel, "preprocess/bias": bias}
-
-
-_READERS: dict[str, Callable[[bytes], _Contents]] = {
-    ".safetensors": _read_safetensors,
-    ".npz": _read_npz,
-    ".h5": _read_keras,
-    ".hdf5": _read_keras,
-}
-
-
 # Checks, which raise ValueError
-
-
-def _floats(key: str, array: np.ndarray, dtype: str | np.dtype[Any] = "float32") -> np.ndarray:
-    if array.dtype.kind != "f":
-        raise ValueError(f"{key} is of type {array.dtype}: expected floating-point numbers")
-    with np.errstate(over="ignore"):  # infinities are refused, by name, with those of the file
-        array = np.array(array, dtype)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{key} has values that are not finite numbers")
-    return array
 
 
 def _check_metadata(metadata: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from networks import random_weights
+from networks import random_weights, save_lpips
 from processes import ROOT
 from sklearn import metrics as reference
 from test_evaluation import SHORT, STYLES, picture, residual_model
@@ -186,7 +186,8 @@ def files_of(folder, pattern):
 
 def test_the_folder_gets_a_report_and_tables(whole):
     folder, _ = whole
-    metrics = [column.key for column in protocols.DISTANCES if column.key != "ms_ssim"]
+    absent = ("ms_ssim", "lpips")
+    metrics = [column.key for column in protocols.DISTANCES if column.key not in absent]
     judged = ["distances", "common", *(f"{key}_by_style" for key in metrics)]
     judged += ["structure", "miou_by_style", "structure_segmented", "structure_tests"]
     judged += ["structure_segmented_by_style", "composition", "composition_by_style"]
@@ -588,6 +589,18 @@ def test_mistakes_are_told(files, tmp_path, painted, case, message):
     with pytest.raises(UserError, match=message):
         run.evaluate(few(files, **changed(files, case)), tmp_path)
     assert painted == [] or case == "other names"
+
+
+def test_lpips_is_a_column_where_its_files_are_given(files, tmp_path):
+    given = ", ".join(str(path) for path in save_lpips(tmp_path))
+    assert run.evaluate(few(files, lpips=given), tmp_path / "out")
+    found = values(tmp_path / "out", "distances")
+    assert found["photo"]["lpips"] == 0 < found["ours"]["lpips"]
+    assert (
+        "LPIPS: vgg16.safetensors,lpips.safetensors" in table(tmp_path / "out", "common").notes[-2]
+    )
+    with pytest.raises(UserError, match="two files with a comma"):
+        run.evaluate(few(files, lpips="one"), tmp_path / "other")
 
 
 def test_a_single_painting_will_do(files, tmp_path):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import random_params, random_weights
+from networks import random_params, random_weights, save_lpips
 from sklearn import metrics as reference
 
-from jaxstyle import images, models, weights
+from jaxstyle import images, lpips, models, weights
 from jaxstyle.errors import UserError
 from jaxstyle.evaluation import judges, painters, pictures
 from jaxstyle.evaluation.config import EvaluateConfig, MethodConfig, quick
@@ -354,6 +354,18 @@ def test_the_fingerprint_is_that_of_the_networks(files, judge, tmp_path):
         fingerprints.add(judges.Judge(str(tmp_path / f"{name}.safetensors")).fingerprint)
     fingerprints.add(judges.Judge(str(files / "net.safetensors"), ("relu1_1",)).fingerprint)
     assert len(fingerprints) == 4
+
+
+def test_lpips_is_a_figure_where_its_files_are_given(files, judge, tmp_path):
+    net, both = str(files / "net.safetensors"), save_lpips(tmp_path)
+    assert judge.lpips(picture(1), picture(2)) == {}
+    given = judges.Judge(net, lpips_files=", ".join(str(file) for file in both))
+    assert given.fingerprint != judge.fingerprint
+    wanted = lpips.distance(lpips.load(*both), picture(1)[None], picture(2)[None])
+    assert given.lpips(picture(1), picture(2)) == {"lpips": pytest.approx(float(wanted[0]))}
+    assert given.lpips(picture(1), picture(1)) == {"lpips": 0}
+    with pytest.raises(UserError, match="lpips is two files with a comma"):
+        judges.Judge(net, lpips_files=str(both[0]))
 
 
 def test_a_judge_without_a_layer_is_refused(files):

@@ -181,8 +181,12 @@ def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys, monkeypatch)
 
 @pytest.mark.parametrize(
     ("tile", "used", "said"),
-    [(1, 4, "in tiles of 4 pixels"), (31, None, "in one piece"), ("auto", None, "in one piece")]
-    + [("off", None, "")],
+    [
+        (1, 4, "in tiles of 4 pixels"),
+        (31, None, "in one piece"),
+        ("auto", None, "in one piece"),
+        ("off", None, ""),
+    ],
 )
 def test_tiles_are_of_the_side_that_is_used(command, fake, capsys, tile, used, said):
     assert command(*ONE, "--tile", tile) == 0

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxstyle import weights
+from jaxstyle import weight_files, weights
 from jaxstyle.errors import UserError
 from jaxstyle.weights import Weights
 
@@ -205,6 +205,50 @@ def test_safetensors_defaults_and_stem(tmp_path):
     assert loaded.source == "mine.v2.SafeTensors"
 
 
+def torchvision_params():
+    """The tiny VGG as torchvision has it: places in a sequence, outputs and inputs in front."""
+    params, found = tiny_params(), {}
+    for layer, index in zip(CONVS, (0, 2, 5), strict=True):
+        kernel = params[f"{layer}/kernel"].transpose(3, 2, 0, 1)
+        found[f"features.{index}.weight"] = np.ascontiguousarray(kernel)
+        found[f"features.{index}.bias"] = params[f"{layer}/bias"]
+    return found
+
+
+def test_torchvision(tmp_path):
+    file = tmp_path / "vgg.safetensors"
+    dense = {"classifier.0.weight": np.ones((2, 4), np.float32), "steps": np.ones(1, np.int64)}
+    save_file(torchvision_params() | dense, file)
+    loaded = weights.load(file)
+    assert (loaded.padding, loaded.scale) == ("zero", "torchvision")
+    assert set(loaded.params) == set(tiny_params())
+    for key, value in tiny_params().items():
+        if key.startswith("conv"):
+            np.testing.assert_array_equal(loaded.params[key], value)
+    # What torchvision's transforms make of grey and of a colour.
+    kernel = loaded.params["preprocess/kernel"][0, 0]
+    found = np.array([[0.5, 0.5, 0.5], [1.0, 0.0, 0.3]]) @ kernel + loaded.params["preprocess/bias"]
+    wanted = [[0.065502, 0.196429, 0.417778], [2.248908, -2.035714, -0.471111]]
+    np.testing.assert_allclose(found, wanted, rtol=2e-5)
+
+
+def test_torchvision_refusals(tmp_path):
+    file = tmp_path / "vgg.safetensors"
+
+    def refused(params, match):
+        save_file(params, file)
+        with pytest.raises(UserError, match=match):
+            weights.load(file)
+
+    whole = torchvision_params()
+    refused({k: v for k, v in whole.items() if ".0." not in k}, "features.0 .* is missing")
+    without = {k: v for k, v in whole.items() if ".2." not in k}
+    refused(without, "features.2 or features.3 is missing")
+    refused({k: v for k, v in whole.items() if k != "features.2.bias"}, "batch normalisation")
+    norm = {f"features.1.{part}": np.ones(2, np.float32) for part in ("weight", "bias")}
+    refused(whole | norm, "features.1 is no convolution")
+
+
 def test_a_network_may_stop_anywhere(tmp_path):
     params = tiny_params()
     for layer in ("conv2_1", "conv1_2"):
@@ -276,7 +320,7 @@ def test_the_shared_files(data):
     assert compact.params["conv5_1_to_vgg/kernel"].shape == (1, 1, 128, 512)
     assert len(exact.params) == 12
     # The exact file's preprocessing was written by others: an independent check of ours.
-    ours = weights._preprocess_oxford()
+    ours = weight_files.preprocess_oxford()
     for key, value in ours.items():
         np.testing.assert_allclose(exact.params[key], value, rtol=1e-6)
 

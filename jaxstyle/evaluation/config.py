@@ -69,6 +69,9 @@ class EvaluateConfig:
     features: str = setting(
         "", "networks that judge, as model.features of a training run; `lite` by default"
     )
+    lpips: str = setting(
+        "", "two files with a comma, for LPIPS as a figure: torchvision's VGG-16 and its weights"
+    )
     kinship: str = setting("", "how the judging features are related to those trained against")
     structure_layer: str = setting("relu4_1", "layer that regions are looked for in")
     composition_layer: str = setting("relu3_1", "layer whose positions are clustered")

@@ -6,6 +6,7 @@ each protocol, and what the papers leave open, are in docs/evaluation.md.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ import numpy as np
 from jax import Array
 from scipy.cluster.vq import kmeans2
 
-from jaxstyle import classification, losses, metrics, regions
+from jaxstyle import classification, losses, lpips, metrics, regions
+from jaxstyle.errors import UserError
 from jaxstyle.training import perceptual
 
 Features = Mapping[str, Array]
@@ -37,6 +39,7 @@ class Judge:
     Args:
         features: as `PerceptualConfig.features`.
         layers: those that are asked for.
+        lpips_files: as `EvaluateConfig.lpips`.
 
     Attributes:
         fingerprint: of the networks.
@@ -45,7 +48,9 @@ class Judge:
         UserError: one cannot be read, or none has a layer that is needed.
     """
 
-    def __init__(self, features: str, layers: Sequence[str] = LAYERS) -> None:
+    def __init__(
+        self, features: str, layers: Sequence[str] = LAYERS, lpips_files: str = ""
+    ) -> None:
         config = perceptual.PerceptualConfig(
             features=features, content_layers={}, style_layers=dict.fromkeys(layers, 1.0)
         )
@@ -55,12 +60,27 @@ class Judge:
             digest.update(repr((network.padding, network.layers)).encode())
             for name in sorted(network.params):
                 digest.update(name.encode() + np.asarray(network.params[name]).tobytes())
+        self._lpips = None
+        if lpips_files:
+            network, comma, linear = lpips_files.rpartition(",")
+            if not comma:
+                raise UserError("lpips is two files with a comma: VGG-16, and the weights of LPIPS")
+            found = lpips.load(network.strip(), linear.strip())
+            digest.update(found.sha256.encode())
+            self._lpips = jax.jit(functools.partial(lpips.distance, found))
         self.fingerprint = digest.hexdigest()[:10]
         self._extract = jax.jit(lambda x: perceptual.extract(networks, x, layers))
 
     def features(self, picture: np.ndarray) -> dict[str, Array]:
         """Features of one picture `[height, width, 3]` in [0, 1]."""
         return self._extract(jnp.asarray(picture, jnp.float32)[None])
+
+    def lpips(self, picture: np.ndarray, photo: np.ndarray) -> dict[str, float]:
+        """LPIPS of one picture to another under its name, if its files were given."""
+        if self._lpips is None:
+            return {}
+        pair = (jnp.asarray(x, jnp.float32)[None] for x in (picture, photo))
+        return {"lpips": float(self._lpips(*pair)[0])}
 
 
 References = Mapping[str, metrics.StyleReferences]

@@ -27,6 +27,7 @@ DISTANCES = (
     Column("colors", "colour histogram", better="low"),
     Column("content_distance", "content", better="low"),
     Column("perceptual", "perceptual", better="low"),
+    Column("lpips", "LPIPS", better="low"),
     Column("ssim", "SSIM", better="high"),
     Column("ms_ssim", "MS-SSIM", better="high"),
     Column("psnr", "PSNR", unit="dB", better="high", digits=2),

@@ -208,7 +208,7 @@ def _prepare(
     stopping: Callable[[], bool],
 ) -> Context:
     layers = dict.fromkeys([*judges.LAYERS, config.structure_layer, config.composition_layer])
-    studio = Studio(config, judges.Judge(config.features, tuple(layers)), folder)
+    studio = Studio(config, judges.Judge(config.features, tuple(layers), config.lpips), folder)
     found: dict[str, Painter] = {}
     for name, method in config.methods.items():
         try:
@@ -237,8 +237,10 @@ def _rows(context: Context) -> Section:
 def _judging(config: EvaluateConfig) -> dict[str, str]:
     """What tables of quality were made with."""
     judged_in = perceptual.without_folders(config.features) or "the shipped features"
+    lpips = {"LPIPS": perceptual.without_folders(config.lpips)} if config.lpips else {}
     return {
         "Judged in": f"{judged_in}. {config.kinship}".strip(),
+        **lpips,
         "Size": f"squares of {config.size} pixels, from the middle of each picture",
         "Seed": str(config.seed),
         "Intervals": f"95%, bootstrap, {config.resamples} samples (of how styles are recognised, "

@@ -207,6 +207,7 @@ class Studio:
             return {
                 **judges.distances(made, own, wanted),
                 **judges.likeness(picture, photo, painting),
+                **self.judge.lpips(picture, photo),
                 **judges.structure(made[layer], own[layer], regions[pair.photo]),
                 "composition": composition,
                 "scores": self.recognizer.scores(made).tolist(),
