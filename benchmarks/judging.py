@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxstyle import features, metrics, preset, stylize, weights
-from jaxstyle.losses import channel_moments, gram_matrix
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT = "relu4_1"
@@ -37,11 +36,7 @@ class Judge:
         """Content distance (mean square) and style distance (relative, of Gram matrices)."""
         a, b, c = (self.features(jnp.asarray(x)[None]) for x in (picture, content, style))
         content_distance = jnp.mean((a[CONTENT] - b[CONTENT]) ** 2)
-        style_distance = 0.0
-        for layer in LAYERS:
-            grams = [gram_matrix(x[layer], normalize="positions") for x in (a, c)]
-            style_distance += jnp.sum((grams[0] - grams[1]) ** 2) / jnp.sum(grams[1] ** 2)
-        return float(content_distance), float(style_distance) / len(LAYERS)
+        return float(content_distance), float(metrics.style_distance(a, c)[0])
 
 
 class Scores(NamedTuple):
@@ -69,18 +64,8 @@ def scores(judge: Judge, picture: np.ndarray, content: np.ndarray, style: np.nda
 
 @jax.jit
 def _scores(a: dict[str, jax.Array], b: dict[str, jax.Array], c: dict[str, jax.Array]) -> tuple:
-    def relative(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.sum((x - y) ** 2) / jnp.sum(y**2)
-
-    grams, moments = [], []
-    for layer in LAYERS:
-        grams.append(relative(*(gram_matrix(x[layer], normalize="positions") for x in (a, c))))
-        moments.append(relative(*(jnp.stack(channel_moments(x[layer])) for x in (a, c))))
-    return (
-        jnp.mean(jnp.stack(grams)),
-        jnp.mean(jnp.stack(moments)),
-        relative(a[CONTENT], b[CONTENT]),
-    )
+    gram, moments = (metrics.style_distance(a, c, form=form)[0] for form in ("gram", "moments"))
+    return gram, moments, metrics.content_distance(a[CONTENT], b[CONTENT])[0]
 
 
 def paint(
