@@ -146,7 +146,10 @@ def _starting_params(config: TrainConfig) -> tuple[Any, str]:
         if model.method != config.method:
             raise UserError(f"start: {config.start} is of {model.method}, not of {config.method}")
         return model.variables["params"], config.start
-    found = checkpoints.restore(config.start)
+    try:
+        found = checkpoints.restore(config.start)
+    except UserError as error:
+        raise UserError(f"start: {error} (--set start=RUN names the run to begin with)") from error
     if not {"params", "average"} <= found.state.keys():
         raise UserError(f"start: {config.start} has no parameters that {config.method} can take")
     return updates.restored_average(found.state), f"step {found.step} of {config.start}"
