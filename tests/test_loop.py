@@ -386,5 +386,5 @@ def test_start_of_other_shapes_or_of_no_run_is_refused(reference, config, tmp_pa
     with pytest.raises(UserError, match=r"start: .* is of another configuration"):
         train(other, tmp_path / "wider")
     nowhere = dataclasses.replace(config, start=str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="start: there are no checkpoints .*--set start=RUN"):
+    with pytest.raises(UserError, match=r"start: there are no checkpoints .*--set start=RUN"):
         train(nowhere, tmp_path / "new")
