@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from jax import Array
 
 from jaxstyle import features as vgg
 from jaxstyle import metrics, weight_files, weights
-from jaxstyle.errors import UserError, reason_of
+from jaxstyle.errors import UserError
 
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 _LINEAR = re.compile(r"lin([0-4])(?:\.model\.1)?(?:\.weight)?")
@@ -78,8 +79,6 @@ def load(network: str | os.PathLike[str], linear: str | os.PathLike[str]) -> Lpi
                 raise ValueError(f"{name} is not {channels} values, none of them negative")
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
     both = hashlib.sha256(f"{found.sha256} {sha256}".encode()).hexdigest()
     return Lpips(found.params, found.padding, chosen, both)
 
@@ -91,7 +90,7 @@ def _read_linear(path: Path) -> tuple[dict[str, np.ndarray], str]:
     )
     if reader is None:
         raise ValueError("expected a file that ends in .safetensors or .npz")
-    data = path.read_bytes()
+    data = weight_files.read_bytes(path)
     arrays = {}
     for name, value in reader(data)[0].items():
         # The authors' own module holds each of them a second time, as lins.0 and so on.
@@ -104,13 +103,23 @@ def _read_linear(path: Path) -> tuple[dict[str, np.ndarray], str]:
     return arrays, hashlib.sha256(data).hexdigest()
 
 
-def distance(network: Lpips, pictures: Array, references: Array) -> Array:
-    """LPIPS of pictures to others: a pure function, differentiable, to be jitted by who calls it.
+def features(network: Lpips, pictures: Array) -> dict[str, Array]:
+    """What LPIPS compares: once for a picture that many are compared with.
 
     Args:
         network: as `load` gives it.
         pictures: float32 `[batch, height, width, 3]`, sRGB in [0, 1], 16 pixels a side at least.
-        references: the same, `[batch or 1, height, width, 3]`.
+    """
+    return vgg.vgg(network.params, pictures, LAYERS, padding=network.padding)
+
+
+def distance(network: Lpips, pictures: Array, references: Array | Mapping[str, Array]) -> Array:
+    """LPIPS of pictures to others: a pure function, differentiable, to be jitted by who calls it.
+
+    Args:
+        network: as `load` gives it.
+        pictures: as for `features`.
+        references: the same, `[batch or 1, height, width, 3]`, or their features.
 
     Returns:
         `[batch]`, 0 for equal pictures.
@@ -118,8 +127,6 @@ def distance(network: Lpips, pictures: Array, references: Array) -> Array:
     Raises:
         ValueError: shapes that do not agree.
     """
-    found, wanted = (
-        vgg.vgg(network.params, x, LAYERS, padding=network.padding) for x in (pictures, references)
-    )
+    wanted = references if isinstance(references, Mapping) else features(network, references)
     given = {layer: jnp.asarray(value) for layer, value in network.weights.items()}
-    return metrics.perceptual_distance(found, wanted, weights=given)
+    return metrics.perceptual_distance(features(network, pictures), wanted, weights=given)

@@ -1,6 +1,6 @@
 """Files of parameters, from bytes to arrays: safetensors, NumPy archives, HDF5.
 
-Readers raise ValueError for what they cannot read. None runs what a file says.
+Readers of bytes raise ValueError for what they cannot read. None runs what a file says.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxstyle.errors import UserError, reason_of
 
 # No VGG without its dense layers comes near it; it keeps a wrong file from filling the memory.
 LARGEST = 2**30
@@ -30,6 +33,26 @@ _DAMAGED += (TypeError,)
 Contents = tuple[dict[str, np.ndarray], dict[str, str]]
 
 
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file of parameters.
+
+    Raises:
+        UserError: it cannot be read, or is too large.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected a file of parameters")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file")
+        if (size := path.stat().st_size) > LARGEST:
+            raise UserError(
+                f"{path} has {size} bytes: expected a VGG without dense layers, {LARGEST} at most"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
+
+
 def read_safetensors(data: bytes) -> Contents:
     """The arrays of a file and its metadata.
 
@@ -45,14 +68,12 @@ def read_safetensors(data: bytes) -> Contents:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata = header.get("__metadata__") or {}
     stated = {key: metadata[key] for key in ("padding", "scale", "source") if key in metadata}
-    found = {_TORCHVISION_LAYER.fullmatch(key): tensor for key, tensor in tensors}
-    found.pop(None, None)
-    if not found:
-        return {key: _decode(key, **tensor) for key, tensor in tensors}, stated
     layers: dict[int, dict[str, np.ndarray]] = {}
-    for match, tensor in found.items():
-        assert match
-        layers.setdefault(int(match[1]), {})[match[2]] = _decode(match[0], **tensor)
+    for key, tensor in tensors:
+        if match := _TORCHVISION_LAYER.fullmatch(key):
+            layers.setdefault(int(match[1]), {})[match[2]] = _decode(key, **tensor)
+    if not layers:
+        return {key: _decode(key, **tensor) for key, tensor in tensors}, stated
     return _of_torchvision(layers), {"padding": "zero", "scale": "torchvision"} | stated
 
 

@@ -157,7 +157,7 @@ def load(spec: str | os.PathLike[str]) -> Weights:
         raise UserError(f"no features {str(spec)!r}: neither {', '.join(names)} nor a file{hint}")
     if suffix not in weight_files.READERS and path.is_file():
         raise UserError(f"{path}: expected a file that ends in {', '.join(weight_files.READERS)}")
-    return _parse(path.stem, str(path), suffix, _read_bytes(path), source=path.name)
+    return _parse(path.stem, str(path), suffix, weight_files.read_bytes(path), source=path.name)
 
 
 def default_spec() -> str:
@@ -344,7 +344,7 @@ def _load_cached(name: str) -> Weights:
     again = f"run `jaxstyle weights fetch {name}`, or put {published.file} into {path.parent}"
     if not path.is_file():
         raise UserError(f"{name} has not been fetched: {again}")
-    data = _read_bytes(path)
+    data = weight_files.read_bytes(path)
     # Always, because a file may have been put there by hand.
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != published.md5:
@@ -364,22 +364,6 @@ def _load_run(folder: str | os.PathLike[str]) -> Weights:
             f"{folder} is a folder: expected a file of parameters, or the folder of a training run"
         )
     return distill.load_run(folder)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder: expected a file of parameters")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a regular file")
-        if (size := path.stat().st_size) > weight_files.LARGEST:
-            raise UserError(
-                f"{path} has {size} bytes: expected a VGG without dense layers, "
-                f"{weight_files.LARGEST} at most"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {_reason(error)}") from error
 
 
 def _reason(error: OSError) -> str:

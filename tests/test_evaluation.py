@@ -358,12 +358,13 @@ def test_the_fingerprint_is_that_of_the_networks(files, judge, tmp_path):
 
 def test_lpips_is_a_figure_where_its_files_are_given(files, judge, tmp_path):
     net, both = str(files / "net.safetensors"), save_lpips(tmp_path)
-    assert judge.lpips(picture(1), picture(2)) == {}
+    assert judge.lpips_features(picture(2)) == {} == judge.lpips(picture(1), {})
     given = judges.Judge(net, lpips_files=", ".join(str(file) for file in both))
     assert given.fingerprint != judge.fingerprint
     wanted = lpips.distance(lpips.load(*both), picture(1)[None], picture(2)[None])
-    assert given.lpips(picture(1), picture(2)) == {"lpips": pytest.approx(float(wanted[0]))}
-    assert given.lpips(picture(1), picture(1)) == {"lpips": 0}
+    one, other = (given.lpips_features(picture(seed)) for seed in (1, 2))
+    assert given.lpips(picture(1), other) == {"lpips": pytest.approx(float(wanted[0]))}
+    assert given.lpips(picture(1), one) == {"lpips": 0}
     with pytest.raises(UserError, match="lpips is two files with a comma"):
         judges.Judge(net, lpips_files=str(both[0]))
 

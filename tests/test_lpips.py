@@ -51,6 +51,10 @@ def test_it_is_what_its_authors_compute(files):
     assert min(wanted) > 0.05
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     np.testing.assert_allclose(lpips.distance(network, pictures, pictures), 0, atol=1e-7)
+    np.testing.assert_array_equal(
+        lpips.distance(network, pictures, lpips.features(network, others)),
+        lpips.distance(network, pictures, others),
+    )
     one = lpips.distance(network, pictures, others[:1])
     np.testing.assert_allclose(one[0], wanted[0], rtol=1e-4)
     gradient = jax.grad(lambda x: lpips.distance(network, x, pictures).sum())(pictures)
@@ -93,4 +97,6 @@ def test_it_refuses_what_is_not_lpips(files, tmp_path):
     save_file(few, tmp_path / "few.safetensors")
     refused("expected lin0 to lin4, got lin0", linear=tmp_path / "few.safetensors")
     refused("ends in .safetensors or .npz", linear=tmp_path / "vgg.pth")
-    refused("cannot read .*No such file", linear=tmp_path / "none.npz")
+    refused("^cannot read .*No such file", linear=tmp_path / "none.npz")
+    (tmp_path / "folder.npz").mkdir()
+    refused("folder.npz is a folder", linear=tmp_path / "folder.npz")

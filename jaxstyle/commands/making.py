@@ -110,6 +110,23 @@ def paint_all(tasks: list[paths.Task], painter: Painter, session: Session) -> in
     return 1 if failed else 0
 
 
+def note_tiles(
+    progress: Progress, arguments: argparse.Namespace, size: tuple[int, int], side: int | None
+) -> None:
+    """Says how a large picture is computed, and of any other where `--tile` asked for tiles.
+
+    Args:
+        progress: what is said goes there.
+        arguments: as parsed by the command line.
+        size: height and width of the picture.
+        side: of its tiles; None without.
+    """
+    if side is not None:
+        progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
+    elif arguments.tile not in (None, "off"):
+        progress.note(f"{size[1]} x {size[0]} pixels: in one piece")
+
+
 def write_picture(
     session: Session, path: Path, pixels: np.ndarray, alpha: np.ndarray | None, made_by: str
 ) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from jaxstyle import images, runtime
 from jaxstyle.commands import paths
 from jaxstyle.commands.interruption import Wording
-from jaxstyle.commands.making import Session, memory_named, write_picture
-from jaxstyle.commands.options import asked_for_tiles, tile_of
+from jaxstyle.commands.making import Session, memory_named, note_tiles, write_picture
+from jaxstyle.commands.options import tile_of
 from jaxstyle.commands.progress import duration
 from jaxstyle.errors import UserError
 
@@ -156,10 +156,7 @@ class Painter:
             tile = None  # one tile would be the whole, in more sweeps
         if (height, width) not in self._sizes:
             session.progress.begin(label, [(height * width, 1)])
-            if tile is not None:
-                session.progress.note(f"{width} x {height} pixels: in tiles of {tile} pixels")
-            elif asked_for_tiles(session.arguments):
-                session.progress.note(f"{width} x {height} pixels: in one piece")
+            note_tiles(session.progress, session.arguments, (height, width), tile)
         with memory_named(f"for {width} x {height} pixels: try --size, or --tile with less"):
             made = work.paint(task, images.resize(content.pixels, (height, width)), tile)
             made = np.concatenate(made, axis=1)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxstyle import images, runtime, weights
 from jaxstyle.commands import options, paths, processes
 from jaxstyle.commands.beside import Beside
-from jaxstyle.commands.making import Session, memory_named, write_picture
+from jaxstyle.commands.making import Session, memory_named, note_tiles, write_picture
 from jaxstyle.commands.progress import Moment, counted, duration
 from jaxstyle.commands.resumption import Resumption, fingerprint, has_states, state_folder
 from jaxstyle.config import INITS, PRESETS, StylizeConfig, did_you_mean, preset
@@ -388,10 +388,7 @@ class Painter:
         cutting = gatys_sharded.cutting(tile, memory, self._devices, size)
         params, config = self.job.features.params, self.job.config
         side = cutting.of(params, config, size)
-        if side is not None:
-            self._progress.note(f"{size[1]} x {size[0]} pixels: in tiles of {side} pixels")
-        elif options.asked_for_tiles(self.job.arguments):
-            self._progress.note(f"{size[1]} x {size[0]} pixels: in one piece")
+        note_tiles(self._progress, self.job.arguments, size, side)
         if self.job.arguments.memory is None or cutting.memory is None:
             return
         layers, pixels = gatys_layout.layers_of(config), math.prod(size)

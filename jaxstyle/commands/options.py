@@ -268,11 +268,6 @@ def tile_of(arguments: argparse.Namespace) -> int | str | None:
     return {None: "auto", "off": None}.get(arguments.tile, arguments.tile)
 
 
-def asked_for_tiles(arguments: argparse.Namespace) -> bool:
-    """Whether `--tile` was given, so that it should be said where there are none."""
-    return arguments.tile not in (None, "off")
-
-
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 1e3, "mb": 1e6, "gb": 1e9}
 
 

@@ -68,6 +68,7 @@ class Judge:
             found = lpips.load(network.strip(), linear.strip())
             digest.update(found.sha256.encode())
             self._lpips = jax.jit(functools.partial(lpips.distance, found))
+            self._lpips_features = jax.jit(functools.partial(lpips.features, found))
         self.fingerprint = digest.hexdigest()[:10]
         self._extract = jax.jit(lambda x: perceptual.extract(networks, x, layers))
 
@@ -75,12 +76,17 @@ class Judge:
         """Features of one picture `[height, width, 3]` in [0, 1]."""
         return self._extract(jnp.asarray(picture, jnp.float32)[None])
 
-    def lpips(self, picture: np.ndarray, photo: np.ndarray) -> dict[str, float]:
+    def lpips_features(self, picture: np.ndarray) -> Features:
+        """What `lpips` needs of a photograph; nothing where the files of LPIPS were not given."""
+        if self._lpips is None:
+            return {}
+        return self._lpips_features(jnp.asarray(picture, jnp.float32)[None])
+
+    def lpips(self, picture: np.ndarray, photo: Features) -> dict[str, float]:
         """LPIPS of one picture to another under its name, if its files were given."""
         if self._lpips is None:
             return {}
-        pair = (jnp.asarray(x, jnp.float32)[None] for x in (picture, photo))
-        return {"lpips": float(self._lpips(*pair)[0])}
+        return {"lpips": float(self._lpips(jnp.asarray(picture, jnp.float32)[None], photo)[0])}
 
 
 References = Mapping[str, metrics.StyleReferences]

@@ -195,19 +195,21 @@ class Studio:
         }
 
         @functools.lru_cache(maxsize=1)  # those of a photograph follow each other
-        def features_of(photo: str) -> judges.Features:
-            return self.judge.features(self.photos[photo])
+        def features_of(photo: str) -> tuple[judges.Features, judges.Features]:
+            pixels = self.photos[photo]
+            return self.judge.features(pixels), self.judge.lpips_features(pixels)
 
         def score(picture: np.ndarray, pair: Pair) -> Record:
             photo, painting = self.photos[pair.photo], self.paintings[pair.style]
             made = self.judge.features(picture)
-            own, wanted = features_of(pair.photo), paintings[pair.style]
+            own, own_lpips = features_of(pair.photo)
+            wanted = paintings[pair.style]
             layer, other = self.config.structure_layer, self.config.composition_layer
             composition = judges.composition(made[other], self._compositions[pair.style])
             return {
                 **judges.distances(made, own, wanted),
                 **judges.likeness(picture, photo, painting),
-                **self.judge.lpips(picture, photo),
+                **self.judge.lpips(picture, own_lpips),
                 **judges.structure(made[layer], own[layer], regions[pair.photo]),
                 "composition": composition,
                 "scores": self.recognizer.scores(made).tolist(),
