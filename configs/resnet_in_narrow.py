@@ -12,9 +12,9 @@
 These are what docs/results.md compares, with the loss, widths, photographs and steps the same for
 all: networks that are told apart by what they are made of. `--set data.held_out=FOLDER` has
 photographs to evaluate on, and `--set data.held_out_style=FOLDER` the paintings that pictures
-should not be taken for, which gives an accuracy. 400 steps took 4 minutes on two idle cores, and 13
-to 16 beside other jobs; with VGG-19's own features (`--set model.features=FILE`), `cnn` had an
-accuracy of 1 among eight paintings after 100 of them.
+should not be taken for, which gives an accuracy. 400 steps took some 5 minutes on two idle cores,
+and 8 to 16 beside other jobs; with VGG-19's own features (`--set model.features=FILE`), `cnn` had
+an accuracy of 1 among eight paintings after 100 of them.
 """
 
 import dataclasses
