@@ -16,15 +16,16 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from jaxstyle import strips
 from jaxstyle.config import MAX_PIXELS
 from jaxstyle.errors import UserError, printable, reason_of
+from jaxstyle.png_rows import PngRows
 
 # Formats that are recognised by their first bytes and decoded by Pillow itself: not those that run
 # another program (EPS) or that would take any text for a picture (TGA).
@@ -60,6 +61,7 @@ _log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float32]
 PathLike = str | os.PathLike[str]
+Rows = strips.TiffRows | PngRows
 _Kind = TypeVar("_Kind", bound=np.generic)
 
 
@@ -258,6 +260,34 @@ class _TiffImage(Image.Image):
                 top += band.height
             self._im = whole.im
         return super().load()
+
+
+def rows_in(image: Image.Image) -> Rows | None:
+    """The rows of an opened picture's file, for reading in strips; None in most formats.
+
+    Raises:
+        strips.NotInStripsError: This file does not allow it.
+    """
+    if image.format not in ("TIFF", "PNG"):
+        return None
+    file = cast(IO[bytes], cast(ImageFile.ImageFile, image).fp)
+    position = file.tell()
+    try:
+        return strips.TiffRows(file) if image.format == "TIFF" else PngRows(file)
+    except strips.NotInStripsError:
+        file.seek(position)  # from where Pillow goes on to decode the whole
+        raise
+
+
+def bands_of(image: Image.Image, rows: Rows | None) -> Iterator[Image.Image]:
+    """A picture in bands of rows, from the top: out of its file, or else of the decoded whole."""
+    if isinstance(rows, PngRows):
+        yield from rows.bands()
+    elif rows is not None:
+        yield from tiff_bands(image, rows)
+    else:
+        for band in strips.band_slices(image.height, image.width):
+            yield image.crop((0, band.start, image.width, band.stop))
 
 
 def tiff_bands(image: Any, rows: strips.TiffRows) -> Iterator[Image.Image]:

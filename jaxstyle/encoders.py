@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from jaxstyle.strips import band_slices
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""What a PNG file begins with."""
+
 _TILE = 256  # the side of tiles that are written
 _WAITING_BYTES = 2**24  # of tiles that wait for being compressed
 # Classic TIFF counts bytes with 32 bits; the margin is for the tables, and for what deflate adds
@@ -42,24 +45,25 @@ def write_png(
     """
     height, width, channels = shape
     color_type = {3: 2, 4: 6}[channels]
-    file.write(b"\x89PNG\r\n\x1a\n")
-    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0))
-    _chunk(file, b"sRGB", b"\1")  # relative colorimetric
+    file.write(PNG_SIGNATURE)
+    write_chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0))
+    write_chunk(file, b"sRGB", b"\1")  # relative colorimetric
     if description:
-        _chunk(file, b"tEXt", b"Description\0" + description.encode("ascii"))
+        write_chunk(file, b"tEXt", b"Description\0" + description.encode("ascii"))
     above = np.zeros(width * channels, np.uint8)
     compressor = zlib.compressobj()
     for rows in band_slices(height, width):
         band = block(rows, slice(0, width)).reshape(-1, width * channels)
         data = compressor.compress(_filtered(band, above, channels).data)
         if data:
-            _chunk(file, b"IDAT", data)
+            write_chunk(file, b"IDAT", data)
         above = band[-1]
-    _chunk(file, b"IDAT", compressor.flush())
-    _chunk(file, b"IEND", b"")
+    write_chunk(file, b"IDAT", compressor.flush())
+    write_chunk(file, b"IEND", b"")
 
 
-def _chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
+def write_chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
+    """Writes a chunk of a PNG, of a kind that has four letters."""
     file.write(struct.pack(">I", len(data)) + kind)
     file.write(data)
     file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))

@@ -20,17 +20,18 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import ExifTags, Image, ImageDraw, ImageFile, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from jaxstyle import decoders, encoders, strips
 from jaxstyle.config import MAX_PIXELS
 from jaxstyle.decoders import FloatArray, PathLike
 from jaxstyle.errors import UserError, printable, reason_of
+from jaxstyle.png_rows import PngRows
 
 INPUT_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif"),
@@ -87,13 +88,13 @@ def load(
 
     With `longer_side`, a picture that is larger comes at that size, as `resize` makes it of the
     whole, but with less memory: there is never a copy of the whole in floating point, and of most
-    TIFFs (see `strips.TiffRows`) never a copy of any kind.
+    TIFFs and PNGs (see `strips.TiffRows`, `png_rows.PngRows`) never a copy of any kind.
 
     Args:
         path: the file.
         max_pixels: the largest size that is decoded, height times width; None for no limit. It is
-            compared with the size in the file's header, before anything is decoded. For a TIFF
-            that is shrunk while it is read, what it is shrunk to counts instead.
+            compared with the size in the file's header, before anything is decoded. For a TIFF or
+            PNG that is shrunk while it is read, what it is shrunk to counts instead.
         longer_side: the length of the longer side of what is returned, at most; None for the size
             of the file. Nothing is enlarged.
 
@@ -170,7 +171,7 @@ def _shrunk_picture(
     if longer_side >= max(width, height):
         decoders.check_size(image, max_pixels, name)
         return _picture(image, name)
-    rows = _tiff_rows(image, name, longer_side, max_pixels)
+    rows = _rows_in_file(image, name, longer_side, max_pixels)
     if rows is None:
         decoders.check_size(image, max_pixels, name)
         if width * height <= strips.LARGE_PIXELS:
@@ -188,21 +189,22 @@ def _shrunk_picture(
         resample=_resampled,
         has_alpha=image.has_transparency_data,
     )
-    orientation = decoders.orientation_of(image)
+    described = rows.described() if isinstance(rows, PngRows) else image
+    orientation = decoders.orientation_of(described)
     alpha = None if alpha is None else decoders.oriented(alpha, orientation)
     return Picture(decoders.oriented(pixels, orientation), alpha)
 
 
-def _tiff_rows(
+def _rows_in_file(
     image: Image.Image, name: str, longer_side: int, max_pixels: int | None
-) -> strips.TiffRows | None:
-    """Opens a large TIFF for reading in strips; None for what is to be decoded as a whole."""
+) -> decoders.Rows | None:
+    """The rows of a large file that can be read in strips; None: it is to be decoded whole."""
     width, height = image.size
     over = max_pixels is not None and width * height > max_pixels
-    if image.format != "TIFF" or not (over or width * height > strips.LARGE_PIXELS):
+    if not (over or width * height > strips.LARGE_PIXELS):
         return None
     try:
-        rows = strips.TiffRows(cast(IO[bytes], cast(ImageFile.ImageFile, image).fp))
+        rows = decoders.rows_in(image)
     except strips.NotInStripsError as error:
         if not over:
             return None
@@ -212,7 +214,7 @@ def _tiff_rows(
             f"--max-pixels {width * height}"
         ) from error
     new_height, new_width = fitted_size(height, width, longer_side)
-    if max_pixels is not None and new_height * new_width > max_pixels:
+    if rows is not None and max_pixels is not None and new_height * new_width > max_pixels:
         raise UserError(
             f"{name}: the picture has {new_width} x {new_height} pixels even when it is shrunk, "
             f"over the limit of {max_pixels}; ask for a smaller size, or raise the limit with "
@@ -222,22 +224,17 @@ def _tiff_rows(
 
 
 def _band_colors(
-    image: Image.Image, rows: strips.TiffRows | None, names: list[str]
+    image: Image.Image, rows: decoders.Rows | None, names: list[str]
 ) -> Iterator[strips.Part]:
-    """The colours and the alpha of a picture in bands: of a TIFF's rows, or else of the decoded.
+    """The colours and the alpha of a picture in bands.
 
     The name for warnings is taken out of the list: once is enough.
     """
-    for band in _decoded_bands(image) if rows is None else decoders.tiff_bands(image, rows):
+    for band in decoders.bands_of(image, rows):
         setattr(band, "tag_v2", getattr(image, "tag_v2", {}))  # noqa: B010 (for `decoders`)
         opaque, alpha = decoders.split_alpha(band)
         name = names.pop() if names else None
         yield decoders.colors(opaque, image.info.get("icc_profile"), name), alpha
-
-
-def _decoded_bands(image: Image.Image) -> Iterator[Image.Image]:
-    for rows in strips.band_slices(image.height, image.width):
-        yield image.crop((0, rows.start, image.width, rows.stop))
 
 
 def list_images(folder: PathLike) -> list[Path]:

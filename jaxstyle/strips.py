@@ -22,11 +22,12 @@ LARGE_PIXELS = 2**24
 BAND_PIXELS = 2**20
 """About how many pixels a band has."""
 
-# The largest strip or tile, row of tiles, and width that are read. Beyond these a band is no small
-# part of a picture, or the file is broken.
+# The largest strip or tile, and row of tiles, that are read. Beyond these, and beyond the width
+# below, a band is no small part of a picture, or the file is broken.
 _MAX_SEGMENT_BYTES = 2**27
 _MAX_GROUP_BYTES = 2**30
-_MAX_WIDTH = 2**20
+MAX_WIDTH = 2**20
+"""The widest picture that is read in strips."""
 
 # Numbers of the TIFF specification.
 _UNCOMPRESSED, _JPEG, _DEFLATE = 1, 7, (8, 32946)
@@ -160,7 +161,7 @@ class TiffRows:
         size = rows * columns * samples * self._stored.itemsize
         if size > _MAX_SEGMENT_BYTES or size * self._across * self._planes > _MAX_GROUP_BYTES:
             raise NotInStripsError(f"its strips are too large: {columns} x {rows} pixels")
-        if self.width > _MAX_WIDTH:
+        if self.width > MAX_WIDTH:
             raise NotInStripsError("its rows are too long")
 
     def _require(self, size: int) -> None:

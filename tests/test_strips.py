@@ -431,7 +431,8 @@ def test_other_formats_are_shrunk_in_bands(tmp_path, request, monkeypatch, kind)
     )
     assert_same(images.load(path, longer_side=37), expected)
     assert max(heights) == 5
-    assert "--max-pixels" in user_error(images.load, path, longer_side=37, max_pixels=2000)
+    if not kind.endswith("png"):  # which are not decoded whole
+        assert "--max-pixels" in user_error(images.load, path, longer_side=37, max_pixels=2000)
 
 
 def test_nothing_is_enlarged_and_small_pictures_go_the_old_way(tmp_path, monkeypatch):

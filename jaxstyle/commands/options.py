@@ -158,8 +158,8 @@ def add_picture_options(files: _Group) -> None:
         type=whole_number(1),
         default=MAX_PIXELS,
         metavar="N",
-        help="refuse to read larger pictures; of a TIFF that is shrunk while it is read, the size "
-        "it is shrunk to counts (default: 100000000)",
+        help="refuse to read larger pictures; of a TIFF or PNG that is shrunk while it is read, "
+        "the size it is shrunk to counts (default: 100000000)",
     )
 
 
