@@ -114,13 +114,12 @@ def stylize(
 
     Yields:
         An `Iterate` an update, over all scales from coarse to fine. The last one is the result.
-        Where tiles are computed with Adam, its picture and the arrays of its state are NumPy's,
-        and the next update overwrites them; in all other cases they are JAX's.
+        Where tiles are computed, its picture and the arrays of its state are NumPy's, and the next
+        update overwrites them; in all other cases they are JAX's.
 
     Raises:
         ValueError: an unknown setting or layer, pictures of another shape, weights that do not
             match the styles, or devices that cannot share a picture.
-        UserError: L-BFGS in tiles, for which there is too little memory.
     """
     if isinstance(init, str):
         init, overrides["init"] = None, init
@@ -144,8 +143,7 @@ def stylize(
     finest = scale_sizes(content.shape[0], content.shape[1], config)[-1]
     held = host_bytes(finest, network.params, config)
     cutting = gatys_sharded.cutting(tile, memory, devices, finest, held=held)
-    if cutting.of(network.params, config, finest) is not None:
-        gatys_tiled.check_memory(network.params, config, finest)
+    cutting.of(network.params, config, finest)  # refuses what is no tile
     return _scales(content, pictures, weights, network, config, start, cutting, resume, mesh)
 
 

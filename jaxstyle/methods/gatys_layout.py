@@ -25,8 +25,6 @@ SIDES = (1024, 768, 512, 384, 256, 128, 64)
 # Bytes that an update takes to a byte of the features it computes, as measured on CPUs.
 _BYTES_A_BYTE = 3.6
 _PICTURE = 4 * 3  # bytes of a pixel
-# That are held when L-BFGS updates one, with what it computes: as measured at 10 megapixels.
-_STATES_OF_SEARCH = 3
 # A pixel of the arrays beside tiles, with the default settings and network.
 _USUAL_BYTES = 116
 _END = 2**30  # beyond any tile
@@ -163,7 +161,7 @@ def host_bytes(
     """What the arrays of a picture's size take that tiles are computed of, about.
 
     They are the photograph, the optimiser's state, the gradient, what is shown, and the content's
-    features; and while L-BFGS makes a state of another, two more of these.
+    features; L-BFGS has its gradient in its state, and looks for its step with two more.
 
     Args:
         size: height and width of the picture.
@@ -172,9 +170,9 @@ def host_bytes(
     """
     if params is None or config is None:
         return _USUAL_BYTES * math.prod(size)
-    states = _STATES_OF_SEARCH if config.optimizer == "lbfgs" else 1
+    searches = config.optimizer == "lbfgs"
     grey = config.keep_colors == "luminance"  # the losses see another photograph
-    pictures = 3 + grey + states * _state_pictures(config)
+    pictures = 3 + searches + grey + _state_pictures(config)
     return round((_PICTURE * pictures + _kept_bytes(params, config)) * math.prod(size))
 
 

@@ -7,18 +7,14 @@ respect to them is that of the whole picture. The second time, each tile pulls i
 pixels, and the gradients of overlapping tiles are added.
 
 The picture, the optimiser's state and the content's features are NumPy arrays in the host's memory,
-or mapped from files where they would take too much of it; the device holds a tile, or several
-devices hold its rows (`jaxstyle.rows`).
+or mapped from files where they would take too much of it (`gatys_arrays`); the device holds a tile,
+or several devices hold its rows (`jaxstyle.rows`).
 """
 
 from __future__ import annotations
 
-import math
-import mmap
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +22,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxstyle import features as vgg
-from jaxstyle import runtime, strips, tiling
-from jaxstyle.config import StylizeConfig, replace
-from jaxstyle.errors import UserError, reason_of
-from jaxstyle.methods import gatys_updates
+from jaxstyle import runtime, tiling
+from jaxstyle.methods import gatys_search, gatys_updates
+from jaxstyle.methods.gatys_arrays import MEMORY, Room, descend, first_state
 from jaxstyle.methods.gatys_layout import (
     Sizes,
     Tile,
@@ -43,7 +37,6 @@ from jaxstyle.methods.gatys_parts import (
     Network,
     Totals,
     Whole,
-    compiled_here,
     describe,
     measure,
     pull,
@@ -57,75 +50,10 @@ from jaxstyle.objective import (
     Sums,
     Targets,
     loss_weights,
-    to_variables,
 )
 
 _MANY = 16  # tiles, beside whose time that of mapping memory anew is nothing
-
-
-# --- room ----------------------------------------------------------------------------------------
-
-
-class Room(NamedTuple):
-    """Where arrays of the picture's size are kept.
-
-    Attributes:
-        mapped: in files without a name, which the system writes out where memory runs short.
-    """
-
-    mapped: bool
-
-    @classmethod
-    def of(cls, needed: int) -> Room:
-        """Memory, if arrays of so many bytes leave half of it free."""
-        return cls(needed > tiling.host_memory() // 2)
-
-    def zeros(self, shape: Sequence[int]) -> np.ndarray:
-        """An array of float32.
-
-        Raises:
-            MemoryError: there is no memory for it.
-            UserError: there is no room on the disk.
-        """
-        if not self.mapped:
-            # Not from the allocator, which would keep it, in pieces, for what is smaller.
-            size = max(4 * math.prod(shape), 1)
-            try:
-                memory = mmap.mmap(-1, size)
-            except OSError as error:
-                raise MemoryError(f"no {size} bytes: {reason_of(error)}") from error
-            return np.frombuffer(memory, np.float32, math.prod(shape)).reshape(shape)
-        with tempfile.TemporaryFile(prefix="jaxstyle-") as file:
-            _allot(file.fileno(), max(4 * math.prod(shape), 1))
-            # The map keeps the file until the array is gone.
-            return np.asarray(np.memmap(file, np.float32, "w+", shape=tuple(shape)))
-
-    def copy(self, array: Any) -> np.ndarray:
-        """A copy; arrays that are no pictures are kept in memory."""
-        array = np.asarray(array)
-        if array.ndim < 4:
-            return array.copy()
-        kept = self.zeros(array.shape)
-        kept[...] = array
-        return kept
-
-
-_PLACES = 3  # that were seen to be held at a time
-_MEMORY = Room(mapped=False)
-
-
-def _allot(file: int, size: int) -> None:
-    """Takes the room of a file now: a map of one that has none ends the process when written to."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        raise UserError(
-            f"{tempfile.gettempdir()} has no room for {size / 2**30:.1f} GiB, which memory has "
-            f"not either ({reason_of(error)}): set TMPDIR to a folder with more, or choose a "
-            "smaller --size"
-        ) from error
+_PLACES = 3  # of a tile, that were seen to be held at a time
 
 
 # --- targets -------------------------------------------------------------------------------------
@@ -137,7 +65,7 @@ def make_targets(
     styles: Sequence[np.ndarray],
     style_weights: Sequence[float],
     side: int,
-    room: Room = _MEMORY,
+    room: Room = MEMORY,
 ) -> Targets:
     """The targets of `objective.make_targets`; the content's features are NumPy arrays.
 
@@ -162,7 +90,7 @@ def _described(
     side: int,
     *,
     keep: dict[str, np.ndarray] | None = None,
-    room: Room = _MEMORY,
+    room: Room = MEMORY,
 ) -> tuple[dict[str, Sums], dict[str, Any]]:
     """Sums of a picture `[1, height, width, 3]`, and its features in the layers of the content."""
     size: Sizes = picture.shape[1:3]
@@ -334,38 +262,22 @@ def _updates(
 ) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
     targets = make_targets(network, content, styles, run.style_weights, side, room)
     weights = loss_weights(run.config, targets)
-    if network.config.optimizer == "lbfgs":
-        yield from _searches(network, run, targets, weights, side)
-        return
+
+    def evaluate(variables: np.ndarray, gradient: np.ndarray) -> dict[str, Array]:
+        return value_and_gradient(network, variables, targets, weights, side, into=gradient)
+
     if run.state is None:
-        state = _first_state(np.asarray(run.start()), network.config, room)
+        state = first_state(np.asarray(run.start()), network.config, room)
     else:
         state = jax.tree.map(room.copy, run.state)
+    if network.config.optimizer == "lbfgs":
+        yield from gatys_search.updates(state, evaluate, network.config, room)
+        return
     gradient, shown = room.zeros(content.shape), room.zeros(content.shape)
     while True:
-        terms = value_and_gradient(network, state.variables, targets, weights, side, into=gradient)
-        state = _descend(state, gradient, network.config, shown)
+        terms = evaluate(state.variables, gradient)
+        state = descend(state, gradient, network.config, shown)
         yield state, shown, terms
-
-
-def check_memory(params: vgg.Parameters, config: StylizeConfig, size: Sizes) -> None:
-    """Refuses a picture of that height and width in tiles whose arrays do not fit.
-
-    Those of Adam are mapped from files where they take too much, those of L-BFGS are not.
-
-    Raises:
-        UserError: that is so.
-    """
-    if config.optimizer != "lbfgs":
-        return
-    needed, free = host_bytes(size, params, config), tiling.available_memory()
-    if needed > free:
-        raise UserError(
-            f"L-BFGS takes about {needed / 2**30:.1f} GiB for {size[1]} x {size[0]} pixels, and "
-            f"{free / 2**30:.1f} are free: choose --optimizer adam, which takes "
-            f"{host_bytes(size, params, replace(config, optimizer='adam')) / 2**30:.1f}, or a "
-            "smaller --size"
-        )
 
 
 def _is_tight(network: Network, size: Sizes, side: int, held: int) -> bool:
@@ -374,72 +286,3 @@ def _is_tight(network: Network, size: Sizes, side: int, held: int) -> bool:
     pixels = (tile.row.stop - tile.row.start) * (tile.column.stop - tile.column.start)
     one = pixels * bytes_per_pixel(network.params, layers_of(network.config))
     return held + _PLACES * one > tiling.host_memory()
-
-
-def _first_state(start: np.ndarray, config: StylizeConfig, room: Room) -> Any:
-    """`gatys_updates.init_state` in the host's memory."""
-    # Of one pixel: all others begin alike, but for the picture itself.
-    small = gatys_updates.init_state(jnp.asarray(start[:, :1, :1]), config)
-    state = jax.tree.map(
-        lambda leaf: room.zeros(start.shape) if leaf.ndim == 4 else np.asarray(leaf), small
-    )
-    for strip in strips.band_slices(*start.shape[1:3]):
-        state.variables[:, strip] = to_variables(jnp.asarray(start[:, strip]), config)
-    return state
-
-
-def _descend(state: Any, gradient: np.ndarray, config: StylizeConfig, shown: np.ndarray) -> Any:
-    """Updates a state in place, some rows at a time; `shown` gets the picture.
-
-    Returns:
-        The state, whose scalars are new.
-    """
-    leaves, tree = jax.tree.flatten(state)
-    large = [np.shape(leaf) == gradient.shape for leaf in leaves]
-    fresh = leaves
-    for strip in strips.band_slices(*gradient.shape[1:3]):
-        given = [leaf[:, strip] if cut else leaf for leaf, cut in zip(leaves, large, strict=True)]
-        made, picture = _descended(tree.unflatten(given), gradient[:, strip], config=config)
-        fresh = jax.tree.leaves(made)
-        shown[:, strip] = picture
-        for leaf, new, cut in zip(leaves, fresh, large, strict=True):
-            if cut:
-                leaf[:, strip] = new
-    pairs = zip(leaves, fresh, large, strict=True)
-    return tree.unflatten([old if cut else np.asarray(new) for old, new, cut in pairs])
-
-
-@compiled_here
-def _descended(state: Any, gradient: Array, *, config: StylizeConfig) -> Any:
-    return gatys_updates.descend(state, gradient, config)
-
-
-def _searches(
-    network: Network, run: Scale, targets: Targets, weights: LossWeights, side: int
-) -> Iterator[tuple[Any, Any, dict[str, Array]]]:
-    """Updates of L-BFGS, whose line search calls for the tiles: outside of any compiled program."""
-    config = network.config
-
-    def compute(variables: Array) -> tuple[Array, dict[str, Array], Array]:
-        gradient = np.empty(variables.shape, np.float32)
-        with jax.disable_jit(False):
-            terms = value_and_gradient(
-                network, np.asarray(variables), targets, weights, side, into=gradient
-            )
-        return terms["total"], terms, jnp.asarray(gradient)
-
-    @jax.custom_vjp
-    def loss_fn(variables: Array) -> tuple[Array, dict[str, Array]]:
-        return compute(variables)[:2]
-
-    def forward(variables: Array) -> tuple[tuple[Array, dict[str, Array]], Array]:
-        value, terms, gradient = compute(variables)
-        return (value, terms), gradient
-
-    loss_fn.defvjp(forward, lambda gradient, cotangents: (cotangents[0] * gradient,))
-    state = gatys_updates.init_state(run.start(), config) if run.state is None else run.state
-    state = jax.tree.map(jnp.asarray, state)
-    while True:
-        with jax.disable_jit():
-            state, shown, terms = gatys_updates.search(state, loss_fn, config)
-        yield state, shown, terms

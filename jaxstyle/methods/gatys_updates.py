@@ -52,9 +52,14 @@ def make_optimizer(
     """The optimiser of the pixels; a learning rate that is given goes before the settings'."""
     if config.optimizer == "lbfgs":
         # A line search finds the step size: learning_rate is Adam's alone.
-        return optax.lbfgs(memory_size=config.history)
+        return optax.lbfgs(memory_size=config.history, linesearch=line_search())
     rate = config.learning_rate if learning_rate is None else learning_rate
     return optax.with_extra_args_support(optax.adam(rate, b1=config.adam_b1, b2=config.adam_b2))
+
+
+def line_search() -> optax.GradientTransformationExtraArgs:
+    """How L-BFGS finds the size of its steps: as optax has it by default."""
+    return optax.scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
 
 
 def init_state(pictures: Array | np.ndarray, config: StylizeConfig) -> State:
@@ -115,16 +120,20 @@ def search(
     """An update that looks for the size of its step, as L-BFGS does.
 
     The line search ends with the value and the gradient of the next iterate, which the state keeps;
-    it does not keep the terms, so a forward pass reads them off.
+    it does not keep the terms, so a forward pass reads them off. Where the iterate was clamped
+    after that, it is another one.
     """
 
     def value_fn(variables: Array) -> Array:
         return loss_fn(variables)[0]
 
-    terms = loss_fn(state.variables)[1]
-    value, gradient = optax.value_and_grad_from_state(value_fn)(
-        state.variables, state=state.opt_state
-    )
+    if config.clamp:
+        (value, terms), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.variables)
+    else:
+        terms = loss_fn(state.variables)[1]
+        value, gradient = optax.value_and_grad_from_state(value_fn)(
+            state.variables, state=state.opt_state
+        )
     extra = {"value": value, "grad": gradient, "value_fn": value_fn}
     return *descend(state, gradient, config, **extra), terms
 
@@ -138,14 +147,23 @@ def descend(
     """
     optimizer = make_optimizer(config, learning_rate)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.variables, **extra)
-    variables = jnp.asarray(optax.apply_updates(state.variables, updates))
+    state = state._replace(opt_state=opt_state)
+    return move(state, jnp.asarray(optax.apply_updates(state.variables, updates)), config)
+
+
+def move(state: State, variables: Array, config: StylizeConfig) -> tuple[State, Array]:
+    """What the end of an update does with the variables it comes to, whatever the optimiser.
+
+    Returns:
+        The new state, with the old one's optimiser, and the picture to show.
+    """
     if config.clamp:
         variables = jnp.clip(variables, 0, 1)
     average, total_weight = state.average, state.total_weight
     if config.averaging > 0:
         average = config.averaging * average + (1 - config.averaging) * variables
         total_weight = config.averaging * total_weight + (1 - config.averaging)
-    state = State(variables, opt_state, average, total_weight)
+    state = State(variables, state.opt_state, average, total_weight)
     return state, to_show(state, config)
 
 
