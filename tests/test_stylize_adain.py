@@ -11,6 +11,7 @@ import pytest
 from networks import random_params
 
 from jaxstyle import cli, color, images, models
+from jaxstyle.commands import options
 from jaxstyle.losses import Moments
 from jaxstyle.methods import adain, adain_tiled
 
@@ -172,6 +173,7 @@ def test_flat_and_tiny_pictures(command):
 
 
 def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys, monkeypatch):
+    monkeypatch.setattr(options, "LEAST_MEMORY", 1)
     monkeypatch.setattr(adain_tiled, "SIDE", 16)
     assert command(*TWO, "--memory", "1KiB") == 0
     assert fake.painted[0]["tile"] == 16

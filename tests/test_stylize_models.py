@@ -271,6 +271,7 @@ def test_options_reach_the_network(command, fake):
 
 
 def test_tiles_are_chosen_by_memory_and_said(command, fake, capsys, monkeypatch):
+    monkeypatch.setattr(options, "LEAST_MEMORY", 1)
     monkeypatch.setattr(tiled, "SIDE", 16)
     assert command(*ONE, "--memory", "1KiB") == 0
     assert fake.calls[0]["tile"] == 16

@@ -60,7 +60,6 @@ def start(session: Session) -> tuple[list[paths.Task], Painter]:
         UserError: Bad input.
     """
     arguments, progress = session.arguments, session.progress
-    options.check_memory(arguments)
     tasks, claimed = _check_paths(arguments)
     job = _load(arguments)
     _check_claims(claimed, tasks, job)

@@ -112,7 +112,7 @@ def add_memory_option(run: _Group) -> None:
     """Adds `--memory`."""
     run.add_argument(
         "--memory",
-        type=size_in_bytes,
+        type=memory,
         metavar="SIZE",
         help="what computing a picture may take, or an update of its pixels, as in 4GiB (default: "
         "half of what is free)",
@@ -287,17 +287,14 @@ LEAST_MEMORY = 16 * 2**20
 """Less than that, `--memory` is a slip: a number without its unit means bytes."""
 
 
-def check_memory(arguments: argparse.Namespace) -> None:
-    """Refuses a `--memory` that nothing can be computed in.
-
-    Raises:
-        UserError: it is less than LEAST_MEMORY.
-    """
-    given = arguments.memory
-    if given is not None and given < LEAST_MEMORY:
-        raise UserError(
-            f"--memory: expected at least {LEAST_MEMORY >> 20}MiB, as in 4GiB; got {given} bytes"
+def memory(text: str) -> int:
+    """A type of argument: a size that something can be computed in."""
+    found = size_in_bytes(text)
+    if found < LEAST_MEMORY:
+        raise argparse.ArgumentTypeError(
+            f"expected at least {LEAST_MEMORY >> 20}MiB, as in 4GiB; got {found} bytes"
         )
+    return found
 
 
 def shares(text: str) -> list[float] | dict[str, float]:
