@@ -336,6 +336,28 @@ def test_a_run_goes_on_from_its_state_to_the_same_picture(tmp_path, tile, option
     assert kept.latest(sizes, config) is None
 
 
+def test_a_state_that_memory_has_no_room_for_stays_in_files(tmp_path, monkeypatch):
+    config = replace(PLAIN, size=50, scales=1, steps=2, optimizer="lbfgs", history=2)
+    given = {"features": NETWORK, "config": config, "tile": 16}
+    sizes = gatys_scales.scale_sizes(*SIZE, config)
+    first, wanted = (
+        iterate._replace(image=iterate.image.copy(), state=jax.tree.map(np.copy, iterate.state))
+        for iterate in gatys.stylize(CONTENT, [STYLE], **given)
+    )
+    kept = Resumption(tmp_path / "state", "one")
+    kept.keep(first)
+    monkeypatch.setattr(tiling, "host_memory", lambda: 0)
+    found = kept.latest(sizes, config)
+    large = [leaf for leaf in jax.tree.leaves(found.state) if leaf.ndim > 3]
+    assert len(large) == 6
+    assert all(isinstance(leaf, np.memmap) for leaf in large)
+    (last,) = gatys.stylize(CONTENT, [STYLE], resume=found, **given)
+    np.testing.assert_array_equal(last.image, wanted.image)
+    # What was kept is as it was.
+    again = kept.latest(sizes, config)
+    jax.tree.map(np.testing.assert_array_equal, again.state, first.state)
+
+
 def test_tiles_stay_the_same_while_free_memory_changes(tmp_path, monkeypatch):
     """Both within a run, and in one that goes on."""
     config = replace(PLAIN, scales=2, size=200, steps=1)

@@ -11,12 +11,13 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -188,7 +189,9 @@ class Resumption:
         import jax
         import jax.numpy as jnp
 
+        from jaxstyle import tiling
         from jaxstyle.methods import gatys_updates
+        from jaxstyle.rows import PICTURE_AXES
 
         if not sizes:
             raise ValueError("its number is of no scale")
@@ -197,9 +200,14 @@ class Resumption:
             jax.ShapeDtypeStruct((1, *sizes[-1], 3), jnp.float32),
         )
         leaves, tree = jax.tree.flatten(wanted)
+        # What has no room in memory is copied from file to file, a part at a time: tiles keep such
+        # arrays in files of their own.
+        size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+        mode: Literal["c"] | None = "c" if size > tiling.host_memory() // 2 else None
         found = []
         for index, leaf in enumerate(leaves):
-            array = np.load(self._array(number, index), allow_pickle=False)
+            mapped = mode if leaf.ndim >= PICTURE_AXES else None
+            array = np.load(self._array(number, index), mmap_mode=mapped, allow_pickle=False)
             if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
                 raise ValueError(f"expected {leaf.dtype}{leaf.shape}; got {array.shape}")
             found.append(array)
