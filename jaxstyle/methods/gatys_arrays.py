@@ -37,8 +37,14 @@ class Room(NamedTuple):
 
     @classmethod
     def of(cls, needed: int) -> Room:
-        """Memory, if arrays of so many bytes leave half of it free."""
-        return cls(needed > tiling.host_memory() // 2)
+        """Memory, if so many bytes leave a quarter of it free.
+
+        Not sooner than must be: what changes in files is written to the disk over and over.
+
+        Args:
+            needed: by the arrays, and by what is computed of them at a time.
+        """
+        return cls(needed > tiling.host_memory() // 4 * 3)
 
     def zeros(self, shape: Sequence[int]) -> np.ndarray:
         """An array of float32.

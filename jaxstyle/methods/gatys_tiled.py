@@ -242,10 +242,12 @@ def updates(
     network = Network.of(run.features, run.config, mesh)
     styles = [np.asarray(style) for style in run.styles]
     content = np.asarray(run.content)
-    held = host_bytes(content.shape[1:3], run.features.params, run.config)
-    room = Room.of(held)
+    size = content.shape[1:3]
+    held, tile = host_bytes(size, run.features.params, run.config), _tile_bytes(network, size, side)
+    room = Room.of(held + tile)
     runtime.trim_memory()  # coarser scales may have been computed whole
-    runtime.give_back_large_blocks(_is_tight(network, content.shape[1:3], side, held))
+    # Whether memory runs out if tiles come to be computed in several places of it.
+    runtime.give_back_large_blocks(held + _PLACES * tile > tiling.host_memory())
     try:
         yield from _updates(network, run, content, styles, side, room)
     finally:
@@ -280,9 +282,8 @@ def _updates(
         yield state, shown, terms
 
 
-def _is_tight(network: Network, size: Sizes, side: int, held: int) -> bool:
-    """Whether memory runs out if tiles come to be computed in several places of it."""
+def _tile_bytes(network: Network, size: Sizes, side: int) -> int:
+    """What an update takes for the tile that is computed at a time, about."""
     tile = network.tiles(size, side)[0]
     pixels = (tile.row.stop - tile.row.start) * (tile.column.stop - tile.column.start)
-    one = pixels * bytes_per_pixel(network.params, layers_of(network.config))
-    return held + _PLACES * one > tiling.host_memory()
+    return int(pixels * bytes_per_pixel(network.params, layers_of(network.config)))
