@@ -244,7 +244,7 @@ def test_large_blocks_are_given_back_where_memory_is_tight(monkeypatch, share, w
     tile = network.tiles(size, 16)[0]
     pixels = np.prod([span.stop - span.start for span in tile])
     each = gatys_layout.bytes_per_pixel(NETWORK.params, gatys_layout.layers_of(config))
-    needed = gatys_layout.host_bytes(size, NETWORK.params, config) + 3 * pixels * each
+    needed = gatys_layout.host_bytes(size, NETWORK.params, config) + 2 * pixels * each
     monkeypatch.setattr(tiling, "host_memory", lambda: int(share * needed))
     monkeypatch.setattr(gatys_tiled.runtime, "give_back_large_blocks", told.append)
     monkeypatch.setattr(gatys_arrays.Room, "of", lambda _: gatys_arrays.Room(mapped=False))

@@ -53,7 +53,7 @@ from jaxstyle.objective import (
 )
 
 _MANY = 16  # tiles, beside whose time that of mapping memory anew is nothing
-_PLACES = 3  # of a tile, that were seen to be held at a time
+_PLACES = 2  # of a tile, that its computation may take; half of the second one was seen taken
 
 
 # --- targets -------------------------------------------------------------------------------------
