@@ -158,7 +158,7 @@ def _opened(
     encoders.write_chunk(file, b"IHDR", struct.pack(_HEADER, *header))
     for kind, data in chunks:
         encoders.write_chunk(file, kind, data)
-    encoders.write_chunk(file, b"IDAT", zlib.compress(lines, 0))
+    encoders.write_chunk(file, b"IDAT", zlib.compress(lines.data, 0))
     encoders.write_chunk(file, b"IEND", b"")
     image = Image.open(file, formats=["PNG"])
     image.load()

@@ -178,8 +178,10 @@ def _search(line: _Line, value: Array, state: Any) -> Any:
     loss.defvjp(forward, lambda slope, cotangent: (cotangent * slope,))
     origin, search = jnp.zeros(()), gatys_updates.line_search()
     known = {"value": value, "grad": jnp.float32(line.slope()), "value_fn": loss}
+    found: Any
     with jax.disable_jit():
         _, found = search.update(jnp.ones(()), search.init(origin), origin, **known)
     if float(found.learning_rate) != line.step:  # it goes back where no place is right
         line.go(float(found.learning_rate))
-    return jax.tree.map(np.asarray, found._replace(grad=0))._replace(grad=state.grad)
+    scalars: Any = jax.tree.map(np.asarray, found._replace(grad=0))
+    return scalars._replace(grad=state.grad)
