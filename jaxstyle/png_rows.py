@@ -54,8 +54,8 @@ class PngRows:
         kinds = [self._note_chunk(*chunk) for chunk in self._walk()]
         if b"IHDR" not in kinds or not self._deflated:
             raise EOFError("it ends before its pixels")
-        self.width, self.height, depth, self._color, *_, interlaced = self._header
-        bits = depth * _SAMPLES[self._color]
+        self.width, self.height, depth, color, *_, interlaced = self._header
+        bits = depth * _SAMPLES[color]
         self._row_bytes = -(-self.width * bits // 8)
         self._distance = max(1, bits // 8)  # from a byte to the one that it is compared with
         for obstacle, reason in [
